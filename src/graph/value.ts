@@ -1,0 +1,1 @@
+export interface Value { readonly id: number }

@@ -1,0 +1,13 @@
+import { defineConfig, type UserConfig } from "tsdown";
+
+const config: UserConfig = defineConfig({
+  entry: ["src/index.ts", "src/{strategies,models,adapters,optim,wrappers,transports,storage}/*.ts", "src/graph/index.ts", "src/federation/coordinator.ts", "src/cli/main.ts", "src/runtime/*.ts"],
+  format: "esm",
+  platform: "neutral",
+  unbundle: true,
+  dts: true,
+  clean: true,
+  outDir: "dist",
+  external: [/^#/, /^node:/],
+});
+export default config;
