@@ -34,17 +34,17 @@ export type BaseChange =
   | { readonly kind: "factors"; readonly left: Params; readonly right: Params; readonly scale: number }
   | { readonly kind: "dense"; readonly difference: Params };
 
-/** Server to client. Keys are tensor names as in PEFT files; keys of base changes are base weight names. */
+/**
+ * Server to client. Keys are tensor names as in PEFT files. Changes of the base that all clients share are declared by
+ * `Aggregate.base` and reach clients through the base version chain, never through the payload.
+ */
 export interface Payload {
   /** The trainable parameters the client starts from. */
   readonly params: Params;
   /** Anything else the algorithm sends along, such as a control variate. */
   readonly extra?: Params;
-  /**
-   * A change of the frozen base that belongs to this client alone; it replaces the one of the round before.
-   * Changes that all clients share are declared by `Aggregate.base` and reach clients through the base version chain.
-   */
-  readonly personalBase?: readonly BaseChange[];
+  /** The stage of the algorithm this round belongs to: the client trains by `Strategy.stages[stage]`. */
+  readonly stage?: string;
 }
 
 /** Client to server. `params` are the trained parameters, never a delta: deltas are the wire codec's business. */
@@ -53,6 +53,12 @@ export interface Update {
   readonly numExamples: number;
   readonly params: Params;
   readonly extra?: Params;
+  /** Aggregations between the model it was trained from and this one; 0 where absent (only buffered rounds have more). */
+  readonly staleness?: number;
+  /** What the client had received, where that is not this round's broadcast (buffered rounds). */
+  readonly received?: Params;
+  /** Number of clients whose weighted mean this update is, made by a streaming fold; absent for one client's own. */
+  readonly folded?: number;
 }
 
 /** Facts of the round that an aggregation may need. Randomness is keyed, never drawn from a global source. */
@@ -78,7 +84,7 @@ export interface Declarations {
   readonly weightedSum?: boolean;
   /** Changes the frozen base weights. */
   readonly changesBase?: boolean;
-  /** Leaves each client with a model of its own: `global(state, client)` differs between clients. */
+  /** Leaves each client with a model of its own: what `LocalRule.start` gives it, on the client. */
   readonly personal?: boolean;
   /** Accepts clients of unequal rank. */
   readonly unequalRanks?: boolean;
@@ -94,31 +100,49 @@ export interface Declarations {
   readonly needsLowRank?: boolean;
 }
 
-/** What the client half of an algorithm sees after local training. */
-export interface LocalResult {
+/** What a client holds when a round begins. */
+export interface LocalStart {
+  readonly client: ClientRef;
   readonly received: Payload;
-  /** Trained parameters, the same names as `received.params`. */
+  /** What `remember` or the last `upload` left on this client. */
+  readonly memory: Params;
+  /** The parameters before round 1, cut to this client's rank: every client draws them from the seed, they are not sent. */
+  readonly initial: Params;
+  readonly context: RoundContext;
+}
+
+/** What the client half of an algorithm sees after local training. */
+export interface LocalResult extends LocalStart {
+  /** Trained parameters, the same names as what `start` gave. */
   readonly params: Params;
   readonly numExamples: number;
   readonly steps: number;
   readonly learningRate: number;
-  readonly memory: Params;
 }
 
 /** The client half. Everything absent means plain local training and the upload of all trained parameters. */
 export interface LocalRule {
-  /** Which parameters the local optimizer may move. Default: all. */
-  trainable?(name: string): boolean;
+  /** Which parameters the local optimizer may move (in a phase, from 0). Default: all. */
+  trainable?(name: string, phase: number): boolean;
+  /** Local training runs this many times in a row, `trainable` choosing what each run moves. Default: 1. */
+  readonly phases?: number;
+  /** Whether moments, step count and projectors survive the round. Default: "fresh". */
+  readonly optimizerState?: "fresh" | "kept";
   /** A scalar added to the task loss, in graph ops. `received` holds this round's start values. */
   penalty?(params: Values, received: Values): Value;
   /** Changes each gradient before clipping and the optimizer see it. `extra` and `memory` are graph inputs. */
   correct?(grads: Values, extra: Values, memory: Values): Values;
   /** Client memory before its first round. It stays on the client. */
-  remember?(received: Payload): Params;
+  remember?(received: Payload, initial: Params): Params;
+  /**
+   * What the client starts training from; also its personal model, where it has one. A name of a base weight takes the
+   * place of that weight. `extra` are the graph inputs of `correct`. Default: what was received.
+   */
+  start?(local: LocalStart): { readonly params: Params; readonly extra?: Params };
+  /** A change of the base for this client and round only, on top of the shared base; it does not travel. */
+  personalBase?(local: LocalStart): readonly BaseChange[];
   /** What leaves the client, and what it keeps. Default: the trained parameters; memory unchanged. */
   upload?(local: LocalResult): { readonly params: Params; readonly extra?: Params; readonly memory?: Params };
-  /** What the client starts training from. Default: `received.params`. */
-  start?(received: Payload, memory: Params): Params;
 }
 
 /** One federated algorithm: both halves, in one file. Every method is pure. */
@@ -130,11 +154,13 @@ export interface Strategy<State extends StateTree = StateTree> {
   /** Server state before round 1. `initial` is drawn at the largest rank of the run. */
   init(initial: Params, clients: readonly ClientRef[]): State;
   /** Server to client, at the start of a round. */
-  broadcast(state: State, client: ClientRef): Payload;
+  broadcast(state: State, client: ClientRef, context: RoundContext): Payload;
   /** How the client trains. Default: plain local training. */
   readonly local?: LocalRule;
+  /** How it trains in a stage that `Payload.stage` names, instead of `local`. */
+  readonly stages?: Readonly<Record<string, LocalRule>>;
   /** The server step: updates in (sorted by client id), next state out. Throws EmptyRoundError on no updates. */
   aggregate(state: State, updates: readonly Update[], context: RoundContext): Aggregate<State>;
-  /** The parameters to evaluate and save; of one client where `declares.personal`. */
+  /** The parameters to evaluate and save; cut for one client where `client` is given. */
   global(state: State, client?: ClientRef): Params;
 }

@@ -40,7 +40,9 @@ export interface ArrayOf {
 
 export type HostArray = ArrayOf[DType];
 
-const constructors: { readonly [K in DType]: { new (length: number): ArrayOf[K]; readonly BYTES_PER_ELEMENT: number } } = {
+const constructors: {
+  readonly [K in DType]: { new (length: number): ArrayOf[K]; readonly BYTES_PER_ELEMENT: number };
+} = {
   float32: Float32Array,
   float64: Float64Array,
   float16: Uint16Array,

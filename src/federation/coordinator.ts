@@ -1,0 +1,354 @@
+import type {
+  AssignmentEnded,
+  AssignmentLeased,
+  CheckpointCommitted,
+  EventBody,
+  RoundClosed,
+  RoundEvaluated,
+  RoundOpened,
+  RunCreated,
+  RunEnded,
+  UpdateAccepted,
+  UpdateRejected,
+} from "./journal.ts";
+import type { AssignmentRef, FailReason, Receipt } from "./message.ts";
+import type { Round } from "./round.ts";
+import { byText } from "./sampling.ts";
+
+/** An attempt at a round. */
+export interface OpenRound {
+  readonly opened: RoundOpened;
+  /** Open leases, by client. */
+  readonly leases: ReadonlyMap<string, AssignmentLeased>;
+  readonly accepted: ReadonlyMap<string, UpdateAccepted>;
+  /** Clients that will not answer any more, by client. */
+  readonly dropped: ReadonlyMap<string, UpdateRejected | AssignmentEnded>;
+  /** Expired leases, by client. */
+  readonly expired: ReadonlyMap<string, number>;
+  readonly closed?: RoundClosed;
+  readonly bytesDown: number;
+  readonly bytesUp: number;
+  /** Leases and submissions so far. */
+  readonly exchanges: number;
+  /** Time that the round has been open, as far as its events say; the coordinator's downtime does not count. */
+  readonly elapsedMs: number;
+}
+
+/** What the journal says. */
+export interface RunState {
+  readonly created?: RunCreated;
+  readonly checkpoint?: CheckpointCommitted;
+  readonly open?: OpenRound;
+  /** Attempts at the next round that failed. */
+  readonly failedAttempts: number;
+  /** Why the last of them failed. */
+  readonly lastFailure?: string;
+  /** Bytes that failed attempts at the next round cost. */
+  readonly wastedDown: number;
+  readonly wastedUp: number;
+  /** Manifest of what each client remembers from its last committed round. */
+  readonly memories: ReadonlyMap<string, string>;
+  /** The last round in which each client had an assignment. */
+  readonly lastLeased: ReadonlyMap<string, number>;
+  readonly rounds: readonly Round[];
+  /** Manifest of the base changes, and version of the base after them, by round from 0. */
+  readonly bases: readonly { readonly changes: string | null; readonly version: string }[];
+  /** Held-out measurements by round, from 0. */
+  readonly evaluations: ReadonlyMap<number, RoundEvaluated>;
+  readonly ended?: RunEnded;
+}
+
+/** The state before the first event. */
+export const emptyRun: RunState = {
+  failedAttempts: 0,
+  wastedDown: 0,
+  wastedUp: 0,
+  memories: new Map(),
+  lastLeased: new Map(),
+  rounds: [],
+  bases: [],
+  evaluations: new Map(),
+};
+
+/** Leases of one assignment before its client is given up. */
+export const MAX_LEASES = 2;
+
+/** The state after some events. */
+export function reduce(state: RunState, events: readonly EventBody[]): RunState {
+  return events.reduce(apply, state);
+}
+
+function apply(state: RunState, event: EventBody): RunState {
+  switch (event.type) {
+    case "run-created":
+      return { ...state, created: event };
+    case "round-opened": {
+      const { ended: _, ...rest } = state;
+      return {
+        ...rest,
+        open: {
+          opened: event,
+          leases: new Map(),
+          accepted: new Map(),
+          dropped: new Map(),
+          expired: new Map(),
+          bytesDown: 0,
+          bytesUp: 0,
+          exchanges: 0,
+          elapsedMs: 0,
+        },
+      };
+    }
+    case "assignment-leased":
+      return {
+        ...withOpen(state, (open) => ({
+          ...open,
+          leases: put(open.leases, event.client, event),
+          bytesDown: open.bytesDown + event.bytes,
+          exchanges: open.exchanges + 1,
+        })),
+        lastLeased: put(state.lastLeased, event.client, event.round),
+      };
+    case "assignment-ended":
+      return withOpen(state, (open) => {
+        const leases = without(open.leases, event.client);
+        const elapsedMs = Math.max(open.elapsedMs, event.elapsedMs);
+        const expired = (open.expired.get(event.client) ?? 0) + 1;
+        return event.code === "lease-expired" && expired < MAX_LEASES
+          ? { ...open, leases, elapsedMs, expired: put(open.expired, event.client, expired) }
+          : { ...open, leases, elapsedMs, dropped: put(open.dropped, event.client, event) };
+      });
+    case "update-accepted":
+      return withOpen(state, (open) => ({
+        ...open,
+        leases: without(open.leases, event.client),
+        accepted: put(open.accepted, event.client, event),
+        bytesUp: open.bytesUp + event.bytes,
+        exchanges: open.exchanges + 1,
+        elapsedMs: Math.max(open.elapsedMs, event.elapsedMs),
+      }));
+    case "update-rejected":
+      return withOpen(state, (open) => ({
+        ...open,
+        leases: without(open.leases, event.client),
+        dropped: put(open.dropped, event.client, event),
+        bytesUp: open.bytesUp + event.bytes,
+        exchanges: open.exchanges + 1,
+        elapsedMs: Math.max(open.elapsedMs, event.elapsedMs),
+      }));
+    case "round-closed":
+      return withOpen(state, (open) => ({ ...open, closed: event, leases: new Map() }));
+    case "round-failed": {
+      const { open, ...rest } = state;
+      return {
+        ...rest,
+        failedAttempts: state.failedAttempts + 1,
+        lastFailure: event.reason,
+        wastedDown: state.wastedDown + (open?.bytesDown ?? 0),
+        wastedUp: state.wastedUp + (open?.bytesUp ?? 0),
+      };
+    }
+    case "checkpoint-committed": {
+      const { open, ...rest } = state;
+      const memories = new Map(state.memories);
+      for (const client of open?.closed?.accepted ?? []) {
+        const memory = open?.accepted.get(client)?.memory;
+        if (memory !== undefined) memories.set(client, memory);
+      }
+      return {
+        ...rest,
+        checkpoint: event,
+        failedAttempts: 0,
+        wastedDown: 0,
+        wastedUp: 0,
+        memories,
+        rounds: event.record ? [...state.rounds, event.record] : state.rounds,
+        bases: [...state.bases, { changes: event.base, version: event.baseVersion }],
+      };
+    }
+    case "round-evaluated":
+      return {
+        ...state,
+        evaluations: put(state.evaluations, event.round, event),
+        rounds: state.rounds.map((round) =>
+          round.number === event.round ? { ...round, evaluation: event.metrics } : round,
+        ),
+      };
+    case "run-ended":
+      return { ...state, ended: event };
+  }
+}
+
+/** What a client, a clock or the driver asks for. */
+export type Command =
+  | { readonly type: "lease"; readonly assignment: AssignmentRef; readonly bytes: number }
+  | { readonly type: "submit"; readonly submission: UpdateAccepted | UpdateRejected }
+  | {
+      readonly type: "fail";
+      readonly assignment: AssignmentRef;
+      readonly why: FailReason;
+      readonly elapsedMs: number;
+    }
+  | { readonly type: "deadline"; readonly elapsedMs: number }
+  | { readonly type: "record"; readonly events: readonly EventBody[] };
+
+/** What follows from a command: events to commit, and the answer to give once they are. */
+export interface Decision {
+  readonly events: readonly EventBody[];
+  readonly receipt?: Receipt;
+}
+
+/** The events that a command causes in a state. Repeating a command that has had its effect causes none. */
+export function decide(state: RunState, command: Command): Decision {
+  switch (command.type) {
+    case "record":
+      return { events: command.events };
+    case "lease": {
+      const { id, round, client } = command.assignment;
+      const open = openFor(state, command.assignment);
+      if (!open || open.leases.has(client) || !waiting(open).includes(client)) return { events: [] };
+      const lease = (open.expired.get(client) ?? 0) + 1;
+      return {
+        events: [{ type: "assignment-leased", round, client, assignment: id, lease, bytes: command.bytes }],
+      };
+    }
+    case "submit":
+      return decideSubmit(state, command.submission);
+    case "fail": {
+      const open = openFor(state, command.assignment);
+      if (!open?.leases.has(command.assignment.client)) return { events: [] };
+      const { id, round, client } = command.assignment;
+      return closing(state, {
+        type: "assignment-ended",
+        round,
+        client,
+        assignment: id,
+        code: command.why.code,
+        reason: command.why.message,
+        elapsedMs: command.elapsedMs,
+      });
+    }
+    case "deadline": {
+      const { open } = state;
+      if (!open || open.closed) return { events: [] };
+      return { events: [ending(open, "deadline", command.elapsedMs)] };
+    }
+  }
+}
+
+function decideSubmit(state: RunState, submission: UpdateAccepted | UpdateRejected): Decision {
+  const { submission: id, round, client, assignment } = submission;
+  const refuse = (code: "unknown-assignment" | "round-closed" | "other-body", reason: string): Decision => ({
+    events: [],
+    receipt: { status: "rejected", submission: id, code, reason },
+  });
+  const open = state.open?.opened.round === round ? state.open : undefined;
+  const earlier = open?.accepted.get(client);
+  if (earlier && earlier.assignment === assignment) {
+    return earlier.submission === id
+      ? { events: [], receipt: { status: "accepted", submission: id } }
+      : refuse(
+          "other-body",
+          `${client} already has an accepted update for round ${round}, with other content`,
+        );
+  }
+  if (!open || open.closed) return refuse("round-closed", `round ${round} takes no more updates`);
+  if (open.leases.get(client)?.assignment !== assignment) {
+    return refuse("unknown-assignment", `${client} holds no assignment ${assignment} in round ${round}`);
+  }
+  const { events } = closing(state, submission);
+  return {
+    events,
+    receipt:
+      submission.type === "update-accepted"
+        ? { status: "accepted", submission: id }
+        : { status: "rejected", submission: id, code: submission.code, reason: submission.reason },
+  };
+}
+
+/** The event, and the end of the round if it leaves nobody to wait for. */
+function closing(state: RunState, event: UpdateAccepted | UpdateRejected | AssignmentEnded): Decision {
+  const { open } = reduce(state, [event]);
+  if (!open) return { events: [event] };
+  const { target } = open.opened;
+  if (open.accepted.size >= target) return { events: [event, ending(open, "target", event.elapsedMs)] };
+  if (outstanding(open).length === 0)
+    return { events: [event, ending(open, "all-answered", event.elapsedMs)] };
+  return { events: [event] };
+}
+
+/** The event that ends the collection: closed with a quorum, failed without. */
+function ending(open: OpenRound, why: RoundClosed["why"], elapsedMs: number): EventBody {
+  const { round, attempt, quorum, cohort } = open.opened;
+  if (open.accepted.size >= quorum) {
+    return { type: "round-closed", round, accepted: [...open.accepted.keys()].sort(byText), why, elapsedMs };
+  }
+  const reasons = [...open.dropped.values()].map(({ client, code }) => `${client}: ${code}`);
+  const more = reasons.length > 8 ? ` and ${reasons.length - 8} more` : "";
+  const named = reasons.length > 0 ? ` (${reasons.slice(0, 8).join(", ")}${more})` : "";
+  return {
+    type: "round-failed",
+    round,
+    attempt,
+    reason: `${open.accepted.size} of ${cohort.length} updates, the quorum is ${quorum}${why === "deadline" ? ", the deadline is past" : ""}${named}`,
+    elapsedMs,
+  };
+}
+
+/** Clients that may still answer. */
+function outstanding(open: OpenRound): string[] {
+  return open.opened.cohort.filter((client) => !open.accepted.has(client) && !open.dropped.has(client));
+}
+
+/** Clients of the round that nobody works for, in order of the cohort. */
+export function waiting(open: OpenRound): string[] {
+  return open.closed ? [] : outstanding(open).filter((client) => !open.leases.has(client));
+}
+
+/** What the run needs next. It follows from the state alone, so it is the same after a crash. */
+export type Step =
+  | { readonly kind: "create" }
+  | { readonly kind: "initialise" }
+  | { readonly kind: "evaluate"; readonly round: number }
+  | { readonly kind: "open"; readonly round: number; readonly attempt: number }
+  | { readonly kind: "collect"; readonly open: OpenRound }
+  | { readonly kind: "fold"; readonly open: OpenRound; readonly closed: RoundClosed }
+  | { readonly kind: "end" }
+  | { readonly kind: "done" };
+
+/** The next step of a run of `rounds` rounds. */
+export function nextStep(
+  state: RunState,
+  { rounds, evaluates }: { readonly rounds: number; readonly evaluates: boolean },
+): Step {
+  const { created, checkpoint, open } = state;
+  if (!created) return { kind: "create" };
+  if (!checkpoint) return { kind: "initialise" };
+  if (open) return open.closed ? { kind: "fold", open, closed: open.closed } : { kind: "collect", open };
+  if (evaluates && !state.evaluations.has(checkpoint.round))
+    return { kind: "evaluate", round: checkpoint.round };
+  if (checkpoint.round < rounds)
+    return { kind: "open", round: checkpoint.round + 1, attempt: state.failedAttempts + 1 };
+  return state.ended?.round === checkpoint.round ? { kind: "done" } : { kind: "end" };
+}
+
+function openFor(state: RunState, { round }: AssignmentRef): OpenRound | undefined {
+  const { open } = state;
+  return open && !open.closed && open.opened.round === round ? open : undefined;
+}
+
+function withOpen(state: RunState, change: (open: OpenRound) => OpenRound): RunState {
+  return state.open ? { ...state, open: change(state.open) } : state;
+}
+
+function put<V>(map: ReadonlyMap<string, V>, key: string, value: V): ReadonlyMap<string, V>;
+function put<V>(map: ReadonlyMap<number, V>, key: number, value: V): ReadonlyMap<number, V>;
+function put<K, V>(map: ReadonlyMap<K, V>, key: K, value: V): ReadonlyMap<K, V> {
+  return new Map(map).set(key, value);
+}
+
+function without<V>(map: ReadonlyMap<string, V>, key: string): ReadonlyMap<string, V> {
+  const rest = new Map(map);
+  rest.delete(key);
+  return rest;
+}

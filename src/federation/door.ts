@@ -1,0 +1,439 @@
+import { byteSize } from "../tensor/dtype.ts";
+import type { Params } from "../tensor/params.ts";
+import { sizeOf, type Tensor } from "../tensor/tensor.ts";
+import { admit } from "./admission.ts";
+import { type BaseChain, catchUp, countScalars } from "./base-chain.ts";
+import { bell } from "./bell.ts";
+import type { BlobStore } from "./blob-store.ts";
+import { startOf, uploadOf } from "./client.ts";
+import { type OpenRound, type RunState, waiting } from "./coordinator.ts";
+import { type Digest, sha256Text } from "./digest.ts";
+import type { Env } from "./env.ts";
+import type { RunEvent } from "./events.ts";
+import { type Fold, foldFor } from "./fold.ts";
+import type { UpdateAccepted, UpdateRejected } from "./journal.ts";
+import type { Ledger } from "./ledger.ts";
+import { joinUpdate, open as openPayload, putSealed, seal, sealUpdate, splitUpdate } from "./manifest.ts";
+import type { Assignment, AssignmentRef, ClientUpdate, FailReason, Receipt, Work } from "./message.ts";
+import { type PlanEntry, planOf } from "./plan.ts";
+import type { ClientRef, Payload, StateTree, Strategy } from "./strategy.ts";
+import type { ClientTransport } from "./transport.ts";
+
+/** A client as the run knows it. */
+export interface FederatedClient extends ClientRef {
+  /** Examples that the client holds; no update may claim more. */
+  readonly numExamples: number;
+}
+
+/** What the door needs to know of the run. */
+export interface DoorOptions<State extends StateTree> {
+  readonly strategy: Strategy<State>;
+  readonly clients: ReadonlyMap<string, FederatedClient>;
+  readonly ledger: Ledger;
+  readonly blobs?: BlobStore;
+  readonly env: Env;
+  /** Milliseconds without progress after which a lease ends. */
+  readonly leaseMs: number;
+  readonly maxNorm: number;
+  readonly onEvent: (event: RunEvent) => void;
+}
+
+/** The coordinator's side of the client transport: lends assignments, checks updates, takes them in. */
+export interface Door<State extends StateTree> extends ClientTransport {
+  /** Collects the updates of the open round until it is closed or failed; gives the fold of what was accepted. */
+  collect(state: State, chain: BaseChain, signal: AbortSignal): Promise<Fold<State>>;
+  /** Forgets what no client remembers any more. */
+  prune(memories: ReadonlySet<Digest>): void;
+}
+
+/** A round while it is collected. */
+interface Collection<State extends StateTree> {
+  readonly opened: OpenRound["opened"];
+  readonly run: string;
+  readonly seed: number;
+  readonly state: State;
+  readonly chain: BaseChain;
+  readonly fold: Fold<State>;
+  /** Assignments given out by this process, with the time of their last progress. */
+  readonly inHand: Map<string, { readonly id: string; seen: number }>;
+  readonly busy: Set<Promise<unknown>>;
+  /** What is expected of each layout of payloads. */
+  readonly plans: Map<string, PlanEntry[]>;
+  elapsed(): number;
+}
+
+/** Opens the door of a run. */
+export function openDoor<State extends StateTree>({
+  strategy,
+  clients,
+  ledger,
+  blobs,
+  env,
+  leaseMs,
+  maxNorm,
+  onEvent,
+}: DoorOptions<State>): Door<State> {
+  const rule = strategy.local;
+  const changed = bell();
+  const remembered = new Map<Digest, Params>();
+  let collection: Collection<State> | undefined;
+  let closed = false;
+
+  function memoryOf(client: string): Promise<Params> | Params | undefined {
+    const digest = ledger.state.memories.get(client);
+    if (digest === undefined) return undefined;
+    const held = remembered.get(digest);
+    if (held || !blobs) return held;
+    return openPayload(blobs, digest).then(({ params }) => params);
+  }
+
+  async function planFor(
+    current: Collection<State>,
+    payload: Payload,
+    memory: Params | undefined,
+  ): Promise<PlanEntry[]> {
+    const key = layoutKey(payload);
+    const known = current.plans.get(key);
+    if (known) return known;
+    const begun = startOf(rule, payload, memory);
+    const upload = uploadOf(rule, {
+      received: payload,
+      params: begun.start,
+      numExamples: 1,
+      steps: 1,
+      learningRate: 1,
+      memory: begun.memory,
+    });
+    const plan = planOf(joinUpdate(upload));
+    current.plans.set(key, plan);
+    return plan;
+  }
+
+  /** The next client of the round that nobody works for, marked as in hand. */
+  function take(current: Collection<State>): string | undefined {
+    const { open } = ledger.state;
+    if (!open || open.closed || open.opened !== current.opened) return undefined;
+    const orphan = [...open.leases.keys()].find((client) => !current.inHand.has(client));
+    const client = orphan ?? waiting(open).find((candidate) => !current.inHand.has(candidate));
+    if (client !== undefined) current.inHand.set(client, { id: "", seen: env.monotonic() });
+    return client;
+  }
+
+  async function lend(current: Collection<State>, client: string): Promise<Work | undefined> {
+    const { opened, run, seed, state, chain } = current;
+    const { round, attempt } = opened;
+    const ref = clients.get(client);
+    const open = ledger.state.open;
+    if (!ref || !open) return undefined;
+    const payload = strategy.broadcast(state, ref);
+    const memory = await memoryOf(client);
+    const held = open.leases.get(client);
+    const lease = held?.lease ?? (open.expired.get(client) ?? 0) + 1;
+    const id = held?.assignment ?? (await sha256Text(`${run}|${round}|${attempt}|${lease}|${client}`));
+    current.inHand.set(client, { id, seen: env.monotonic() });
+    if (!held) {
+      const bytes = offline(strategy) ? 0 : payloadBytes(payload) + missedBytes(ledger.state, chain, client);
+      const { events } = await ledger.execute({ type: "lease", assignment: { id, round, client }, bytes });
+      if (events.length === 0) return undefined;
+    }
+    onEvent({ type: "client-started", round, client });
+    const assignment: Assignment = {
+      id,
+      round,
+      client,
+      run,
+      attempt,
+      lease,
+      seed,
+      ref,
+      state: opened.state,
+      baseVersion: chain.version,
+    };
+    return { assignment, payload, chain, ...(memory && { memory }) };
+  }
+
+  async function takeIn(
+    current: Collection<State>,
+    ref: AssignmentRef,
+    update: ClientUpdate,
+  ): Promise<Receipt> {
+    const { opened, run, state, fold } = current;
+    const { round, client } = ref;
+    const known = clients.get(client);
+    const head = { run, round, client } as const;
+    const sealed = await sealUpdate({ kind: "update", ...head, parent: opened.state }, update);
+    const submission = await sha256Text(`${run}|${round}|${client}|${ref.id}|${sealed.digest}`);
+    if (!known) {
+      return {
+        status: "rejected",
+        submission,
+        code: "unknown-assignment",
+        reason: `no client ${client} in this run`,
+      };
+    }
+    const payload = strategy.broadcast(state, known);
+    const memory = await memoryOf(client);
+    const plan = await planFor(current, payload, memory);
+    const tensors = joinUpdate(update);
+    const verdict = admit(
+      { tensors, numExamples: update.numExamples, loss: update.loss },
+      {
+        plan,
+        start: joinUpdate({ params: startOf(rule, payload, memory).start }),
+        maxExamples: known.numExamples,
+        maxNorm,
+        ...(opened.fold.kind === "sum" && { bound: opened.fold.bound }),
+      },
+    );
+    const bytes = offline(strategy) ? 0 : sealed.manifest.bytes;
+    const common = { round, client, assignment: ref.id, submission, bytes, elapsedMs: current.elapsed() };
+    if ("code" in verdict) {
+      const rejected: UpdateRejected = { type: "update-rejected", ...common, ...verdict };
+      const { events, receipt } = await ledger.execute({ type: "submit", submission: rejected });
+      if (events.length > 0) onEvent({ type: "client-dropped", round, client, ...verdict });
+      return receipt ?? { status: "rejected", submission, ...verdict };
+    }
+    const kept = update.memory && (await seal({ kind: "memory", ...head }, update.memory));
+    if (blobs) {
+      await putSealed(blobs, sealed);
+      if (kept) await putSealed(blobs, kept);
+    } else if (kept && update.memory) remembered.set(kept.digest, update.memory);
+    const accepted: UpdateAccepted = {
+      type: "update-accepted",
+      ...common,
+      manifest: sealed.digest,
+      ...(kept && { memory: kept.digest }),
+      numExamples: update.numExamples,
+      norm: verdict.norm,
+      loss: update.loss,
+      metrics: finiteOnly(update.metrics ?? {}),
+    };
+    const { events, receipt } = await ledger.execute({ type: "submit", submission: accepted });
+    if (events.length > 0) {
+      fold.add({ client: known, numExamples: update.numExamples, ...pick(update) });
+      onEvent({
+        type: "update-accepted",
+        round,
+        client,
+        loss: update.loss,
+        numExamples: update.numExamples,
+        bytes,
+      });
+    }
+    return receipt ?? { status: "accepted", submission };
+  }
+
+  /** Ends leases without progress, and the round at its deadline. */
+  async function watch(current: Collection<State>, signal: AbortSignal): Promise<void> {
+    const { deadlineMs, round } = current.opened;
+    if (deadlineMs === null && leaseMs === Number.POSITIVE_INFINITY) return;
+    while (!signal.aborted) {
+      const now = env.monotonic();
+      const left = deadlineMs === null ? Number.POSITIVE_INFINITY : deadlineMs - current.elapsed();
+      if (left <= 0) {
+        await ledger.execute({ type: "deadline", elapsedMs: current.elapsed() });
+        changed.ring();
+        return;
+      }
+      let soonest = Math.min(left, leaseMs);
+      for (const [client, { id, seen }] of current.inHand) {
+        const rest = seen + leaseMs - now;
+        if (rest > 0) soonest = Math.min(soonest, rest);
+        else if (id !== "") {
+          const why = `no progress for ${Math.round(leaseMs / 1000)} s`;
+          await door.fail({ id, round, client }, { code: "lease-expired", message: why });
+        }
+      }
+      await env.sleep(soonest, signal).catch(() => undefined);
+    }
+  }
+
+  const door: Door<State> = {
+    async next({ waitMs, signal }) {
+      const end = env.monotonic() + waitMs;
+      while (!closed && !signal.aborted) {
+        const current = collection;
+        const client = current && take(current);
+        if (current && client !== undefined) {
+          const work = await lend(current, client);
+          if (work) return work;
+          current.inHand.delete(client);
+          continue;
+        }
+        const left = end - env.monotonic();
+        if (left <= 0) return null;
+        if (left === Number.POSITIVE_INFINITY) await changed.wait(signal);
+        else await within(changed.wait, env, left, signal);
+      }
+      return null;
+    },
+    async heartbeat({ id, round, client }, progress) {
+      const held = collection?.inHand.get(client);
+      const { open } = ledger.state;
+      const current =
+        open && !open.closed && open.opened.round === round && open.leases.get(client)?.assignment === id;
+      if (!current || held?.id !== id) return "abandon";
+      held.seen = env.monotonic();
+      onEvent({ type: "client-progress", round, client, progress });
+      return "continue";
+    },
+    async submit(ref, update) {
+      const current = collection;
+      if (!current || current.opened.round !== ref.round) {
+        const submission = await sha256Text(`${ref.id}|late`);
+        return {
+          status: "rejected",
+          submission,
+          code: "round-closed",
+          reason: `round ${ref.round} is not open`,
+        };
+      }
+      const work = takeIn(current, ref, update);
+      current.busy.add(work);
+      try {
+        return await work;
+      } finally {
+        current.busy.delete(work);
+        if (current.inHand.get(ref.client)?.id === ref.id) current.inHand.delete(ref.client);
+        changed.ring();
+      }
+    },
+    async fail(ref, why) {
+      const current = collection;
+      const { events } = await ledger.execute({
+        type: "fail",
+        assignment: ref,
+        why,
+        elapsedMs: current?.elapsed() ?? 0,
+      });
+      if (current?.inHand.get(ref.client)?.id === ref.id) current.inHand.delete(ref.client);
+      if (events.length > 0) {
+        const { code, message: reason } = why;
+        onEvent({ type: "client-dropped", round: ref.round, client: ref.client, code, reason });
+      }
+      changed.ring();
+    },
+    async close() {
+      closed = true;
+      changed.ring();
+    },
+    async collect(state, chain, signal) {
+      const { open, created } = ledger.state;
+      if (!open || !created) throw new RangeError("collect: no round is open");
+      const { opened } = open;
+      const first = clients.get(opened.cohort[0] ?? "");
+      const begun = env.monotonic() - open.elapsedMs;
+      const current: Collection<State> = {
+        opened,
+        run: created.run,
+        seed: created.seed,
+        state,
+        chain,
+        fold: foldFor(strategy, opened.fold, []),
+        inHand: new Map(),
+        busy: new Set(),
+        plans: new Map(),
+        elapsed: () => env.monotonic() - begun,
+      };
+      const plan = first
+        ? await planFor(current, strategy.broadcast(state, first), await memoryOf(first.id))
+        : [];
+      const folding = { ...current, fold: foldFor(strategy, opened.fold, plan) };
+      for (const event of open.accepted.values()) await restore(folding.fold, event);
+      collection = folding;
+      changed.ring();
+      const stop = new AbortController();
+      const either = AbortSignal.any([signal, stop.signal]);
+      const watching = watch(folding, either);
+      try {
+        while (collecting(ledger.state, opened)) {
+          signal.throwIfAborted();
+          await changed.wait(signal);
+        }
+        while (folding.busy.size > 0) await Promise.allSettled(folding.busy);
+      } finally {
+        stop.abort();
+        collection = undefined;
+        await watching;
+      }
+      return folding.fold;
+    },
+    prune(memories) {
+      for (const digest of remembered.keys()) if (!memories.has(digest)) remembered.delete(digest);
+    },
+  };
+
+  async function restore(
+    fold: Fold<State>,
+    { client, manifest, numExamples }: UpdateAccepted,
+  ): Promise<void> {
+    const known = clients.get(client);
+    if (!blobs || !known) return;
+    const { params } = await openPayload(blobs, manifest);
+    fold.add({ client: known, numExamples, ...splitUpdate(params) });
+  }
+
+  return door;
+}
+
+function collecting({ open }: RunState, opened: OpenRound["opened"]): boolean {
+  return open !== undefined && open.opened === opened && !open.closed;
+}
+
+/** Strategies that exchange nothing: what the simulation hands around does not travel. */
+function offline({ declares }: Strategy<StateTree> | { readonly declares: Strategy["declares"] }): boolean {
+  return declares.isolated === true || declares.centralized === true;
+}
+
+function pick({ params, extra }: ClientUpdate): { readonly params: Params; readonly extra?: Params } {
+  return { params, ...(extra && { extra }) };
+}
+
+/** The entries that have a JSON form. */
+export function finiteOnly(values: Readonly<Record<string, number>>): Record<string, number> {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => Number.isFinite(value)));
+}
+
+/** Bytes of the tensors of a payload. */
+export function payloadBytes({ params, extra, personalBase = [] }: Payload): number {
+  const sets = [params, extra ?? new Map<string, Tensor>()];
+  for (const change of personalBase) {
+    if (change.kind === "dense") sets.push(change.difference);
+    else sets.push(change.left, change.right);
+  }
+  return sets.reduce((sum, set) => sum + paramsBytes(set), 0);
+}
+
+/** Bytes of some tensors. */
+export function paramsBytes(params: Params): number {
+  let bytes = 0;
+  for (const { dtype, shape } of params.values()) bytes += sizeOf(shape) * byteSize(dtype);
+  return bytes;
+}
+
+/** Bytes of the shared base changes since the client's last assignment. */
+function missedBytes({ lastLeased, bases }: RunState, chain: BaseChain, client: string): number {
+  const last = lastLeased.get(client);
+  const held = last === undefined ? chain.root : (bases[last - 1]?.version ?? chain.root);
+  return 4 * countScalars(catchUp(chain, held).changes);
+}
+
+function layoutKey({ params, extra }: Payload): string {
+  const table = (set: Params): string =>
+    planOf(set)
+      .map(({ name, dtype, shape }) => `${name} ${dtype} ${shape}`)
+      .join();
+  return `${table(params)}|${table(extra ?? new Map())}`;
+}
+
+async function within(
+  wait: (signal: AbortSignal) => Promise<void>,
+  env: Env,
+  ms: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const stop = new AbortController();
+  const either = AbortSignal.any([signal, stop.signal]);
+  await Promise.race([wait(either), env.sleep(ms, either).catch(() => undefined)]);
+  stop.abort();
+}

@@ -1,0 +1,182 @@
+import { TributaryError } from "../errors.ts";
+import { parseSafetensors, writeSafetensors } from "../formats/safetensors.ts";
+import type { Params } from "../tensor/params.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import type { BlobStore } from "./blob-store.ts";
+import { canonicalJson } from "./canonical-json.ts";
+import { type Digest, sha256 } from "./digest.ts";
+import { type PlanEntry, planOf } from "./plan.ts";
+import { type Json, packState, unpackState } from "./state.ts";
+import type { BaseChange, StateTree } from "./strategy.ts";
+
+/** What a payload is. */
+export type PayloadKind = "state" | "model" | "base" | "update" | "memory";
+
+/** Names a payload: one safetensors stream cut into content-addressed chunks. The digest of its canonical JSON names the payload everywhere. */
+export interface Manifest {
+  readonly kind: PayloadKind;
+  readonly run: string;
+  readonly round: number;
+  readonly client?: string;
+  readonly tensors: readonly PlanEntry[];
+  /** Length of the stream. */
+  readonly bytes: number;
+  readonly chunkSize: number;
+  readonly chunks: readonly Digest[];
+  /** Digest of the manifest that this one continues. */
+  readonly parent?: Digest;
+  readonly versions: Readonly<Record<string, string>>;
+}
+
+/** What a manifest says beyond its content. */
+export interface ManifestHead {
+  readonly kind: PayloadKind;
+  readonly run: string;
+  readonly round: number;
+  readonly client?: string;
+  readonly parent?: Digest;
+}
+
+/** A manifest with its digest and the bytes that it names. */
+export interface Sealed {
+  readonly digest: Digest;
+  readonly manifest: Manifest;
+  /** Chunk bytes by digest, and the manifest's own bytes under its digest. */
+  readonly blobs: ReadonlyMap<Digest, Uint8Array>;
+}
+
+/** The size at which streams are cut. */
+export const CHUNK_SIZE: number = 1024 * 1024;
+
+/** Versions that every manifest and journal carry. */
+export const VERSIONS: Readonly<Record<string, string>> = { protocol: "1", safetensors: "1" };
+
+/** The manifest and the chunks of some tensors and the JSON document that goes with them. */
+export async function seal(
+  head: ManifestHead,
+  params: Params,
+  json?: Json,
+  chunkSize: number = CHUNK_SIZE,
+): Promise<Sealed> {
+  const stream = writeSafetensors(
+    params,
+    json === undefined ? undefined : new Map([["json", canonicalJson(json)]]),
+  );
+  const blobs = new Map<Digest, Uint8Array>();
+  const chunks: Digest[] = [];
+  for (let at = 0; at < stream.length; at += chunkSize) {
+    const chunk = stream.subarray(at, at + chunkSize);
+    const digest = await sha256(chunk);
+    blobs.set(digest, chunk);
+    chunks.push(digest);
+  }
+  const manifest: Manifest = {
+    ...head,
+    tensors: planOf(params),
+    bytes: stream.length,
+    chunkSize,
+    chunks,
+    versions: VERSIONS,
+  };
+  const text = new TextEncoder().encode(canonicalJson(manifest));
+  const digest = await sha256(text);
+  blobs.set(digest, text);
+  return { digest, manifest, blobs };
+}
+
+/** Puts what the store has not yet: chunks first, the manifest last. */
+export async function putSealed(store: BlobStore, { digest, manifest, blobs }: Sealed): Promise<void> {
+  const missing = new Set(await store.missing([...blobs.keys()]));
+  const order = [...new Set(manifest.chunks), digest];
+  for (const id of order) {
+    const bytes = blobs.get(id);
+    if (bytes && missing.has(id)) await store.put(id, bytes);
+  }
+}
+
+/** The manifest that a digest names. */
+export async function getManifest(store: BlobStore, digest: Digest): Promise<Manifest> {
+  // The digest has vouched for the bytes, which only `seal` writes.
+  return JSON.parse(new TextDecoder().decode(await store.get(digest))) as Manifest;
+}
+
+/** The tensors and the JSON document that a manifest names. */
+export async function open(
+  store: BlobStore,
+  digest: Digest,
+): Promise<{ readonly params: Params; readonly json: Json | undefined; readonly manifest: Manifest }> {
+  const manifest = await getManifest(store, digest);
+  const stream = new Uint8Array(manifest.bytes);
+  let at = 0;
+  for (const id of manifest.chunks) {
+    const chunk = await store.get(id);
+    if (at + chunk.length > stream.length) break;
+    stream.set(chunk, at);
+    at += chunk.length;
+  }
+  if (at !== stream.length) {
+    throw new TributaryError(
+      "blob-damaged",
+      `manifest ${digest}: its chunks hold ${at} bytes, it declares ${stream.length}`,
+    );
+  }
+  const { params, metadata } = parseSafetensors(stream);
+  const text = metadata.get("json");
+  return { params, json: text === undefined ? undefined : (JSON.parse(text) as Json), manifest };
+}
+
+/** Seals a state of a strategy. */
+export function sealState(head: ManifestHead, state: StateTree): Promise<Sealed> {
+  const { params, json } = packState(state);
+  return seal(head, params, json);
+}
+
+/** The state that `sealState` sealed. */
+export async function openState(store: BlobStore, digest: Digest): Promise<StateTree> {
+  const { params, json } = await open(store, digest);
+  return unpackState({ params, json: json ?? null });
+}
+
+/** Seals the changes of the base that one round made. */
+export function sealBaseChanges(head: ManifestHead, changes: readonly BaseChange[]): Promise<Sealed> {
+  return sealState(
+    head,
+    changes.map((change) => ({ ...change })),
+  );
+}
+
+/** The changes that `sealBaseChanges` sealed. */
+export async function openBaseChanges(store: BlobStore, digest: Digest): Promise<readonly BaseChange[]> {
+  // The digest has vouched for the bytes, which only `sealBaseChanges` writes.
+  return (await openState(store, digest)) as readonly BaseChange[];
+}
+
+/** Prefixes under which the parts of an update travel in one stream. */
+const parts = ["params/", "extra/"] as const;
+
+/** Seals what a client sends: `params/<name>` and `extra/<name>`. */
+export function sealUpdate(
+  head: ManifestHead,
+  update: { readonly params: Params; readonly extra?: Params },
+): Promise<Sealed> {
+  return seal(head, joinUpdate(update));
+}
+
+/** The tensors of an update under one set of names. */
+export function joinUpdate({ params, extra }: { readonly params: Params; readonly extra?: Params }): Params {
+  const joined = new Map<string, Tensor>();
+  for (const [name, tensor] of params) joined.set(`${parts[0]}${name}`, tensor);
+  for (const [name, tensor] of extra ?? []) joined.set(`${parts[1]}${name}`, tensor);
+  return joined;
+}
+
+/** What `joinUpdate` joined. */
+export function splitUpdate(joined: Params): { readonly params: Params; readonly extra?: Params } {
+  const [params, extra] = parts.map((part) => {
+    const members = new Map<string, Tensor>();
+    for (const [name, tensor] of joined)
+      if (name.startsWith(part)) members.set(name.slice(part.length), tensor);
+    return members;
+  });
+  return { params: params ?? new Map(), ...(extra && extra.size > 0 && { extra }) };
+}

@@ -1,0 +1,90 @@
+import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { TributaryError } from "../errors.ts";
+import type { ByteSource, Folder } from "./byte-source.ts";
+
+/** A source over a file, which is opened for each read and so never left open. */
+export async function fileSource(path: string): Promise<ByteSource> {
+  const { size } = await stat(path).catch((cause: unknown) => {
+    throw new TributaryError("file-missing", `${path}: no such file, or it cannot be read`, { cause });
+  });
+  return {
+    size,
+    async read(start, end) {
+      const file = await open(path, "r");
+      try {
+        return await readRange(file, path, start, end);
+      } finally {
+        await file.close();
+      }
+    },
+  };
+}
+
+/** The regular files of a folder, not of its subfolders, in order of their names. */
+export async function openFolder(path: string): Promise<Folder> {
+  const entries = await readdir(path, { withFileTypes: true }).catch((cause: unknown) => {
+    throw new TributaryError("file-missing", `${path}: no such folder, or it cannot be read`, { cause });
+  });
+  const names = entries.filter((entry) => !entry.isDirectory()).map((entry) => entry.name);
+  const folder = new Map<string, ByteSource>();
+  for (const name of names.sort()) folder.set(name, await fileSource(join(path, name)));
+  return folder;
+}
+
+/**
+ * Writes a file so that a reader sees the old bytes or the new ones, also after a crash: a temporary file in the same
+ * folder, fsync, rename, fsync of the folder. Folders on the way are made.
+ */
+export async function writeFileAtomic(
+  path: string,
+  bytes: Uint8Array | AsyncIterable<Uint8Array>,
+): Promise<void> {
+  const folder = dirname(path);
+  await mkdir(folder, { recursive: true });
+  const temporary = `${path}.tmp-${process.pid}-${performance.now()}`;
+  try {
+    const file = await open(temporary, "wx");
+    try {
+      if (bytes instanceof Uint8Array) await writeAll(file, bytes);
+      else for await (const chunk of bytes) await writeAll(file, chunk);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
+  } catch (cause) {
+    await rm(temporary, { force: true });
+    throw cause;
+  }
+  const directory = await open(folder, "r");
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
+  }
+}
+
+async function readRange(file: FileHandle, path: string, start: number, end: number): Promise<Uint8Array> {
+  const bytes = new Uint8Array(end - start);
+  let filled = 0;
+  while (filled < bytes.length) {
+    // Node limits one read to 2^31 - 1 bytes.
+    const length = Math.min(bytes.length - filled, 2 ** 30);
+    const { bytesRead } = await file.read(bytes, filled, length, start + filled);
+    if (bytesRead === 0) {
+      throw new TributaryError("file-truncated", `${path}: ended at byte ${start + filled}, expected ${end}`);
+    }
+    filled += bytesRead;
+  }
+  return bytes;
+}
+
+/** A full disk gives a short write first, so the returned count is looped on. */
+async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
+  let written = 0;
+  while (written < bytes.length) {
+    const { bytesWritten } = await file.write(bytes, written, Math.min(bytes.length - written, 2 ** 30));
+    written += bytesWritten;
+  }
+}

@@ -1,0 +1,201 @@
+import type { DataJob, Job } from "./job.ts";
+import { described, type Problem } from "./problem.ts";
+import { strategyOf } from "./strategies.ts";
+
+/** What is wrong between the keys of a job; a section that is absent is not looked at. */
+export function crossProblems(job: Partial<Job>): Problem[] {
+  return [
+    ...localProblems(job),
+    ...cohortProblems(job),
+    ...dataProblems(job),
+    ...partitionProblems(job),
+    ...strategyProblems(job),
+    ...taskProblems(job),
+  ];
+}
+
+function localProblems({ local }: Partial<Job>): Problem[] {
+  if (local?.epochs === undefined || local.steps === undefined) return [];
+  return [
+    {
+      path: "local.steps",
+      got: `${local.steps} steps beside ${local.epochs} epochs`,
+      expected: "one of the two",
+      next: "remove local.epochs or local.steps",
+    },
+  ];
+}
+
+function cohortProblems({
+  participation,
+  clientsPerRound,
+  quorum,
+  partition,
+  deadline,
+}: Partial<Job>): Problem[] {
+  const problems: Problem[] = [];
+  if (clientsPerRound !== undefined && participation !== undefined && participation < 1) {
+    problems.push({
+      path: "clientsPerRound",
+      got: `${clientsPerRound} clients beside participation ${participation}`,
+      expected: "one of the two",
+      next: "remove participation or clientsPerRound",
+    });
+  }
+  const clients = partition !== undefined && "clients" in partition ? partition.clients : undefined;
+  if (clients !== undefined && clientsPerRound !== undefined && clientsPerRound > clients) {
+    problems.push({
+      path: "clientsPerRound",
+      got: String(clientsPerRound),
+      expected: `at most the ${clients} silos of partition.clients`,
+    });
+  }
+  const asked = clientsPerRound ?? clients;
+  if (quorum !== undefined && asked !== undefined && quorum > asked) {
+    problems.push({
+      path: "quorum",
+      got: String(quorum),
+      expected: `at most the ${asked} clients of a round`,
+    });
+  }
+  if (deadline !== undefined && quorum === undefined) {
+    problems.push({
+      path: "deadline",
+      got: `${deadline} seconds without a quorum`,
+      expected: "quorum beside it, since a round that closes early needs to know what is enough",
+      next: "add quorum",
+    });
+  }
+  return problems;
+}
+
+function dataProblems({ data, evaluation }: Partial<Job>): Problem[] {
+  if (data === undefined) return [];
+  const { validation = 0, test = 0, field } = data.splits;
+  const problems: Problem[] = [];
+  if (field !== undefined && (data.splits.validation !== undefined || data.splits.test !== undefined)) {
+    problems.push({
+      path: "data.splits.field",
+      got: `${described(field)} beside validation or test`,
+      expected: "one of the two",
+      next: "let the field say what is held out, or remove it",
+    });
+  }
+  const shares = (typeof validation === "number" ? validation : 0) + (typeof test === "number" ? test : 0);
+  if (shares >= 1) {
+    problems.push({
+      path: "data.splits",
+      got: `shares that add up to ${shares}`,
+      expected: "less than 1, so that something is left to train on",
+    });
+  }
+  const split = evaluation?.split;
+  if (split !== undefined && field === undefined && !isHeldOut(data, split)) {
+    const other = split === "validation" ? "test" : "validation";
+    problems.push({
+      path: "evaluation.split",
+      got: split,
+      expected: "a part that data.splits holds out",
+      next: isHeldOut(data, other) ? `write ${other}` : `add data.splits.${split}, such as 0.1`,
+    });
+  }
+  return problems;
+}
+
+function isHeldOut({ splits }: DataJob, split: "validation" | "test"): boolean {
+  const part = splits[split];
+  return part !== undefined && part !== 0;
+}
+
+function partitionProblems({ partition, data, task }: Partial<Job>): Problem[] {
+  if (partition === undefined) return [];
+  const problems: Problem[] = [];
+  const skewed =
+    partition.kind === "dirichlet" || partition.kind === "shards" || partition.kind === "pathological";
+  if (skewed && partition.field === undefined && task !== undefined && task !== "sequence-classification") {
+    problems.push({
+      path: "partition.field",
+      got: "nothing",
+      expected: `the field whose values the ${partition.kind} split goes by, since ${task} has no classes`,
+      next: "add it, or take another partition.kind",
+    });
+  }
+  if (partition.kind === "files" && data !== undefined && typeof data.path === "string") {
+    problems.push({
+      path: "data.path",
+      got: "one path",
+      expected: "a list of paths for partition.kind files, one for each silo",
+    });
+  }
+  return problems;
+}
+
+function strategyProblems({ strategy, adapter }: Partial<Job>): Problem[] {
+  if (strategy === undefined || adapter === undefined) return [];
+  const { declares } = strategyOf(strategy);
+  const problems: Problem[] = [];
+  if (declares.needsLowRank === true && adapter.kind === "dense") {
+    problems.push({
+      path: "adapter.kind",
+      got: "dense",
+      expected: `lora for the strategy ${strategy.name}`,
+      next: "write lora, or take the strategy fedavg",
+    });
+  }
+  if (adapter.kind === "lora" && unequal(adapter.ranks, adapter.rank) && declares.unequalRanks !== true) {
+    problems.push({
+      path: "adapter.ranks",
+      got: "unequal ranks",
+      expected: `equal ranks for the strategy ${strategy.name}`,
+      next: "remove adapter.ranks, or take the strategy flexlora",
+    });
+  }
+  return problems;
+}
+
+function unequal(
+  ranks: readonly number[] | Readonly<Record<string, number>> | undefined,
+  rank: number,
+): boolean {
+  if (ranks === undefined) return false;
+  return Array.isArray(ranks) ? new Set(ranks).size > 1 : Object.values(ranks).some((one) => one !== rank);
+}
+
+function taskProblems({ task, data, generate }: Partial<Job>): Problem[] {
+  const problems: Problem[] = [];
+  if (task !== undefined && task !== "causal-lm") {
+    if (generate !== undefined) {
+      problems.push({
+        path: "generate",
+        got: described(generate),
+        expected: `nothing for the task ${task}, which makes no text`,
+        next: "remove it",
+      });
+    }
+    if (data?.pack === true) {
+      problems.push({
+        path: "data.pack",
+        got: "true",
+        expected: `false for the task ${task}`,
+        next: "remove it",
+      });
+    }
+  }
+  if (task === "sequence-classification" && data !== undefined && data.classes === undefined) {
+    problems.push({
+      path: "data.classes",
+      got: "nothing",
+      expected: "the names of the classes, or how many there are",
+      next: "add it, such as data.classes: 2",
+    });
+  }
+  if (task !== undefined && task !== "sequence-classification" && data?.classes !== undefined) {
+    problems.push({
+      path: "data.classes",
+      got: described(data.classes),
+      expected: `nothing for the task ${task}`,
+      next: "remove it, or write task: sequence-classification",
+    });
+  }
+  return problems;
+}

@@ -1,0 +1,176 @@
+/** What a model is trained for. */
+export type JobTask = "causal-lm" | "sequence-classification" | "regression";
+
+/** A name or an exact number of something that the machine can also choose. */
+export type Auto = "auto";
+
+export interface DataJob {
+  /** Files or folders; with `partition.kind: files`, one silo each. */
+  readonly path: string | readonly string[];
+  /** How a record becomes text: see `data show`. */
+  readonly template: "auto" | "text" | "prompt-completion" | "question-answer" | "alpaca" | "messages";
+  /** Fields of a record by their role, where they are not called like it. */
+  readonly fields: {
+    readonly text?: string;
+    readonly textPair?: string;
+    readonly label?: string;
+    readonly prompt?: string;
+    readonly completion?: string;
+    readonly question?: string;
+    readonly answer?: string;
+    readonly instruction?: string;
+    readonly input?: string;
+    readonly output?: string;
+    readonly messages?: string;
+    readonly user?: string;
+    readonly assistant?: string;
+  };
+  /** Names of the classes in the order of their numbers, or how many there are. */
+  readonly classes?: number | readonly string[];
+  readonly maxLength: number;
+  /** Join texts and cut them into blocks of `maxLength` tokens. */
+  readonly pack: boolean;
+  /** Held-out data: a share of the records, a file of its own, or a field that says where a record belongs. */
+  readonly splits: {
+    readonly validation?: number | string;
+    readonly test?: number | string;
+    readonly field?: string;
+  };
+  /** Most records read from the front of the data; all where absent. */
+  readonly limit?: number;
+  readonly dropMalformed: boolean;
+}
+
+export type PartitionJob =
+  | { readonly kind: "natural"; readonly field: string; readonly minExamples: number }
+  | { readonly kind: "files" }
+  | { readonly kind: "iid"; readonly clients: number }
+  | {
+      readonly kind: "dirichlet";
+      readonly clients: number;
+      readonly alpha: number;
+      readonly field?: string;
+      readonly minExamples: number;
+    }
+  | {
+      readonly kind: "shards";
+      readonly clients: number;
+      readonly shardsPerClient: number;
+      readonly field?: string;
+    }
+  | {
+      readonly kind: "pathological";
+      readonly clients: number;
+      readonly classesPerClient: number;
+      readonly field?: string;
+    }
+  | {
+      readonly kind: "quantity-skew";
+      readonly clients: number;
+      readonly alpha: number;
+      readonly minExamples: number;
+    };
+
+export interface LoraJob {
+  readonly kind: "lora";
+  readonly rank: number;
+  readonly alpha: number;
+  /** Suffixes of layer names, or one regular expression over whole names. */
+  readonly target: string | readonly string[];
+  readonly rsLora: boolean;
+  readonly init: "kaiming" | "gaussian";
+  readonly modulesToSave: readonly string[];
+  /** Rank of each client in the order of the silos (repeated), or by name; `rank` where absent. */
+  readonly ranks?: readonly number[] | Readonly<Record<string, number>>;
+}
+
+export interface DenseJob {
+  readonly kind: "dense";
+  /** Parts of the names of the weights to train; all where absent. */
+  readonly target?: string | readonly string[];
+}
+
+export type AdapterJob = LoraJob | DenseJob;
+
+/** A strategy by the name of its file, with its options beside the name. */
+export interface StrategyJob {
+  readonly name: string;
+  readonly [option: string]: string | number | boolean | undefined;
+}
+
+export type OptimizerJob =
+  | {
+      readonly name: "sgd";
+      readonly learningRate: number;
+      readonly momentum: number;
+      readonly weightDecay: number;
+    }
+  | {
+      readonly name: "adam" | "adamw";
+      readonly learningRate: number;
+      readonly betas: readonly [number, number];
+      readonly epsilon: number;
+      readonly weightDecay: number;
+    };
+
+export interface LocalJob {
+  readonly optimizer: OptimizerJob;
+  readonly schedule: { readonly kind: "constant" | "linear" | "cosine"; readonly warmupSteps: number };
+  /** Passes over a client's data in a round; a fraction is a part of a pass. Absent where `steps` is given. */
+  readonly epochs?: number;
+  /** Optimizer steps of a client in a round, in place of epochs. */
+  readonly steps?: number;
+  readonly batchSize: number;
+  /** Batches whose gradients make one step. */
+  readonly accumulate: number;
+  /** Largest norm of a gradient; none where absent. */
+  readonly clipNorm?: number;
+}
+
+/** One federated run, as a file or an object; what `checkJob` returns has every default filled in. */
+export interface Job {
+  readonly schema: 1;
+  readonly name: string;
+  /** Folder in Hugging Face layout. */
+  readonly model: string;
+  readonly task: JobTask;
+  readonly data: DataJob;
+  readonly partition: PartitionJob;
+  readonly adapter: AdapterJob;
+  readonly strategy: StrategyJob;
+  readonly local: LocalJob;
+  readonly rounds: number;
+  /** Share of the clients in a round. */
+  readonly participation: number;
+  /** Clients in a round, in place of a share. */
+  readonly clientsPerRound?: number;
+  /** Fewest updates that close a round at its deadline. Default: all that are awaited. */
+  readonly quorum?: number;
+  /** Seconds until a round closes with its quorum; none where absent. */
+  readonly deadline?: number;
+  /** Clients asked beyond those needed, as a share of them. */
+  readonly spare: number;
+  readonly evaluation: {
+    /** Rounds between evaluations; 0 evaluates before the first and after the last round only. */
+    readonly every: number;
+    readonly batchSize: number;
+    readonly split: "validation" | "test";
+    /** Most held-out examples, spread evenly; all where absent. */
+    readonly maxExamples?: number;
+  };
+  /** A text shown before the first round and after the last. */
+  readonly generate?: {
+    readonly prompt: string;
+    readonly maxTokens: number;
+    readonly temperature: number;
+    readonly topK?: number;
+    readonly topP?: number;
+    readonly seed: number;
+  };
+  readonly seed: number;
+  readonly workers: number | Auto;
+  readonly threads: number;
+  readonly device: "cpu" | "webgpu" | "cuda";
+  /** The run folder; `runs/<name>` where absent. */
+  readonly out?: string;
+}

@@ -1,0 +1,311 @@
+import { z } from "zod";
+import type { Job } from "./job.ts";
+import type { SchemaNode } from "./schema-node.ts";
+import { strategyEntries } from "./strategies.ts";
+
+const whole = (minimum: number): z.ZodNumber => z.int().min(minimum);
+const share = z.number().min(0).max(1);
+const field = z.string().min(1);
+const oneOrMore = z.union([field, z.array(field).min(1)]);
+const clients = whole(1).describe("Number of silos.");
+const minExamples = whole(0)
+  .default(1)
+  .describe("Fewest records of a silo; smaller ones are left out and listed.");
+const label = field
+  .exactOptional()
+  .describe("The field that the skew is by. Default: the label field of a classification.");
+
+const data = z.strictObject({
+  path: oneOrMore.describe(
+    "Files or folders of .jsonl, .json, .csv, .tsv, .txt or .md, also with .gz; the extension tells the format.",
+  ),
+  template: z
+    .enum(["auto", "text", "prompt-completion", "question-answer", "alpaca", "messages"])
+    .default("auto")
+    .describe("How a record becomes text and which of it is trained; auto goes by the fields."),
+  fields: z
+    .strictObject({
+      text: field.exactOptional(),
+      textPair: field.exactOptional(),
+      label: field.exactOptional(),
+      prompt: field.exactOptional(),
+      completion: field.exactOptional(),
+      question: field.exactOptional(),
+      answer: field.exactOptional(),
+      instruction: field.exactOptional(),
+      input: field.exactOptional(),
+      output: field.exactOptional(),
+      messages: field.exactOptional(),
+      user: field.exactOptional(),
+      assistant: field.exactOptional(),
+    })
+    .prefault({})
+    .describe("Names of the fields of a record by their role, where they differ from it."),
+  classes: z
+    .union([whole(2), z.array(field).min(2)])
+    .exactOptional()
+    .describe("Names of the classes in the order of their numbers, or how many there are."),
+  maxLength: whole(2).default(512).describe("Most tokens of an example."),
+  pack: z.boolean().default(false).describe("Join texts and cut them into blocks of maxLength tokens."),
+  splits: z
+    .strictObject({
+      validation: z
+        .union([share, field])
+        .exactOptional()
+        .describe("Share of the records, or a file of its own."),
+      test: z.union([share, field]).exactOptional().describe("Share of the records, or a file of its own."),
+      field: field.exactOptional().describe("The field that says train, validation or test for each record."),
+    })
+    .default({ validation: 0.1 })
+    .describe("What is held out of training."),
+  limit: whole(1).exactOptional().describe("Most records, from the front of the data. Default: all."),
+  dropMalformed: z
+    .boolean()
+    .default(false)
+    .describe("Leave malformed rows out and list them, instead of refusing the data."),
+});
+
+const partition = z.discriminatedUnion("kind", [
+  z
+    .strictObject({
+      kind: z.literal("natural"),
+      field: field.describe("The field that names the silo."),
+      minExamples,
+    })
+    .describe("One silo for each value of a field."),
+  z.strictObject({ kind: z.literal("files") }).describe("One silo for each path of the data."),
+  z.strictObject({ kind: z.literal("iid"), clients }).describe("Shuffled into equal parts."),
+  z
+    .strictObject({
+      kind: z.literal("dirichlet"),
+      clients,
+      alpha: z.number().positive().describe("Concentration; small is uneven."),
+      field: label,
+      minExamples,
+    })
+    .describe("Shares of each class drawn from a Dirichlet distribution."),
+  z
+    .strictObject({
+      kind: z.literal("shards"),
+      clients,
+      shardsPerClient: whole(1)
+        .default(2)
+        .describe("Slices of the records sorted by class that a silo gets."),
+      field: label,
+    })
+    .describe("Sorted by class and cut into shards."),
+  z
+    .strictObject({
+      kind: z.literal("pathological"),
+      clients,
+      classesPerClient: whole(1).default(2).describe("Classes that a silo holds."),
+      field: label,
+    })
+    .describe("A few classes for each silo."),
+  z
+    .strictObject({
+      kind: z.literal("quantity-skew"),
+      clients,
+      alpha: z.number().positive().describe("Concentration of the sizes; small is uneven."),
+      minExamples,
+    })
+    .describe("Sizes drawn from a Dirichlet distribution."),
+]);
+
+const adapter = z.discriminatedUnion("kind", [
+  z
+    .strictObject({
+      kind: z.literal("lora"),
+      rank: whole(1).default(8).describe("Rank of the factors."),
+      alpha: z.number().positive().default(16).describe("Scaling times rank (times its root with rsLora)."),
+      target: oneOrMore.describe(
+        "Ends of the names of the adapted layers; a single text is a regular expression.",
+      ),
+      rsLora: z.boolean().default(false).describe("Scale by alpha / sqrt(rank)."),
+      init: z.enum(["kaiming", "gaussian"]).default("kaiming").describe("How A starts; B starts at zero."),
+      modulesToSave: z
+        .array(field)
+        .default([])
+        .describe("Modules trained whole beside the factors, such as classifier."),
+      ranks: z
+        .union([z.array(whole(1)).min(1), z.record(field, whole(1))])
+        .exactOptional()
+        .describe("Ranks of the clients: a list dealt to the silos in turn, or by the name of the silo."),
+    })
+    .describe("Low-rank factors beside frozen layers."),
+  z
+    .strictObject({
+      kind: z.literal("dense"),
+      target: oneOrMore
+        .exactOptional()
+        .describe("Parts of the names of the trained weights. Default: all weights."),
+    })
+    .describe("The weights themselves."),
+]);
+
+const learningRate = z.number().positive().describe("Step size of the clients.");
+const adamOptions = {
+  learningRate,
+  betas: z
+    .tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)])
+    .default([0.9, 0.999])
+    .describe("Decay of the first and of the second moment."),
+  epsilon: z.number().positive().default(1e-8).describe("Added to the root of the second moment."),
+};
+
+const local = z.strictObject({
+  optimizer: z
+    .discriminatedUnion("name", [
+      z.strictObject({
+        name: z.literal("adamw"),
+        ...adamOptions,
+        weightDecay: z
+          .number()
+          .min(0)
+          .default(0.01)
+          .describe("Decay of the weights, apart from the gradient."),
+      }),
+      z.strictObject({
+        name: z.literal("adam"),
+        ...adamOptions,
+        weightDecay: z.number().min(0).default(0).describe("L2 penalty, added to the gradient."),
+      }),
+      z.strictObject({
+        name: z.literal("sgd"),
+        learningRate,
+        momentum: z
+          .number()
+          .min(0)
+          .lt(1)
+          .default(0)
+          .describe("Share of the previous direction that is kept."),
+        weightDecay: z.number().min(0).default(0).describe("L2 penalty, added to the gradient."),
+      }),
+    ])
+    .describe("The optimizer of the clients, new in each round."),
+  schedule: z
+    .strictObject({
+      kind: z
+        .enum(["constant", "linear", "cosine"])
+        .default("constant")
+        .describe("Course of the learning rate over a client's steps of one round."),
+      warmupSteps: whole(0).default(0).describe("Steps of linear growth from 0."),
+    })
+    .prefault({}),
+  epochs: z
+    .number()
+    .positive()
+    .exactOptional()
+    .describe("Passes over a client's data in a round. Default: 1, where steps is absent."),
+  steps: whole(1).exactOptional().describe("Optimizer steps of a client in a round, in place of epochs."),
+  batchSize: whole(1).default(8).describe("Examples of a batch."),
+  accumulate: whole(1).default(1).describe("Batches whose gradients make one step."),
+  clipNorm: z
+    .number()
+    .positive()
+    .exactOptional()
+    .describe("Largest norm of a gradient. Default: not clipped."),
+});
+
+const schema = z
+  .strictObject({
+    schema: z.literal(1).describe("Version of this format."),
+    name: z
+      .string()
+      .regex(/^[a-z0-9][a-z0-9-]{0,63}$/)
+      .default("run")
+      .describe("Name of the run: small letters, digits and hyphens."),
+    model: field.describe("Folder of the base model in Hugging Face layout; relative to this file."),
+    task: z
+      .enum(["causal-lm", "sequence-classification", "regression"])
+      .default("causal-lm")
+      .describe("What the model is trained for."),
+    data: data.describe("What the silos hold; paths are relative to this file."),
+    partition: partition.describe("How the data are split into silos."),
+    adapter: adapter.describe("What is trained and sent."),
+    strategy: z
+      .discriminatedUnion("name", strategySchemas())
+      .describe("The federated algorithm, with its options."),
+    local: local.describe("How a client trains in a round."),
+    rounds: whole(1).describe("Number of rounds."),
+    participation: share.gt(0).default(1).describe("Share of the silos in a round."),
+    clientsPerRound: whole(1).exactOptional().describe("Silos in a round, in place of a share."),
+    quorum: whole(1)
+      .exactOptional()
+      .describe("Fewest updates that close a round. Default: all that were asked for."),
+    deadline: z
+      .number()
+      .positive()
+      .exactOptional()
+      .describe("Seconds until a round closes with its quorum. Default: none."),
+    spare: z
+      .number()
+      .min(0)
+      .max(4)
+      .default(0)
+      .describe("Silos asked beyond those needed, as a share of them."),
+    evaluation: z
+      .strictObject({
+        every: whole(0)
+          .default(1)
+          .describe("Rounds between evaluations; 0: before the first and after the last round only."),
+        batchSize: whole(1).default(16).describe("Examples of a batch."),
+        split: z
+          .enum(["validation", "test"])
+          .default("validation")
+          .describe("The held-out part that is evaluated."),
+        maxExamples: whole(1)
+          .exactOptional()
+          .describe("Most held-out examples, spread evenly. Default: all."),
+      })
+      .prefault({})
+      .describe("Measurements on held-out data."),
+    generate: z
+      .strictObject({
+        prompt: z.string().describe("How the text begins."),
+        maxTokens: whole(1).default(48).describe("Most new tokens."),
+        temperature: z.number().min(0).default(0.8).describe("0 takes the likeliest token."),
+        topK: whole(1).exactOptional().describe("Draw from the k likeliest tokens only."),
+        topP: z
+          .number()
+          .gt(0)
+          .max(1)
+          .exactOptional()
+          .describe("Draw from the likeliest tokens of this joint probability."),
+        seed: whole(0).default(0).describe("Seed of the drawn tokens."),
+      })
+      .exactOptional()
+      .describe("A text shown before the first round and after the last."),
+    seed: whole(0).default(0).describe("Seed of every random draw."),
+    workers: z
+      .union([z.literal("auto"), whole(1)])
+      .default("auto")
+      .describe("Clients trained side by side; auto goes by cores and free memory."),
+    threads: whole(1).default(1).describe("Threads of one step; 1 gives the same bits on a loaded machine."),
+    device: z.enum(["cpu", "webgpu", "cuda"]).default("cpu").describe("Where steps run."),
+    out: field.exactOptional().describe("The run folder. Default: runs/<name> where the command runs."),
+  })
+  .meta({ title: "A federated fine-tuning job" });
+
+/** Parses a job without the checks across fields; throws or returns zod's issues as `safeParse` does. */
+export const jobSchema: z.ZodType<Job> = schema;
+
+/** The schema of every top-level key, so that sound parts of a faulty job can still be checked. */
+export const partSchemas: Readonly<Record<string, z.ZodType>> = schema.shape;
+
+const node: z.ZodType<SchemaNode> = z.custom<SchemaNode>(
+  (value) => typeof value === "object" && value !== null,
+);
+
+/** The JSON Schema of a job as people write it, for editors. */
+export function jobJsonSchema(): SchemaNode {
+  return node.parse(z.toJSONSchema(schema, { io: "input" }));
+}
+
+type StrategySchema = (typeof strategyEntries)[number]["schema"];
+
+function strategySchemas(): [StrategySchema, ...StrategySchema[]] {
+  const [first, ...rest] = strategyEntries.map((entry) => entry.schema);
+  if (first === undefined) throw new RangeError("strategySchemas: there are no strategies");
+  return [first, ...rest];
+}

@@ -1,0 +1,52 @@
+import type { Value } from "../graph/value.ts";
+
+/** A number, or a number for each step (from 1). */
+export type Rate = number | ((step: number) => number);
+
+/** One tensor of optimizer state: its shape and the number it starts from. */
+export interface StateSpec {
+  readonly shape: readonly number[];
+  readonly fill: number;
+}
+
+/**
+ * An optimizer as a pure update rule over graph values: it is traced into the training step, once per parameter.
+ * Numbers that change from step to step are computed on the host in float64 and enter the graph as scalars.
+ */
+export interface Optimizer {
+  readonly name: string;
+  /** State tensors of a parameter of this shape, by name. */
+  state(shape: readonly number[]): Readonly<Record<string, StateSpec>>;
+  /** Host numbers of a step, counted from 1. `learningRate` is always among them. */
+  scalars(step: number): Readonly<Record<string, number>>;
+  /** The next value of the parameter and of its state. */
+  update(u: UpdateInput): UpdateResult;
+}
+
+export interface UpdateInput {
+  readonly parameter: Value;
+  readonly gradient: Value;
+  readonly state: Readonly<Record<string, Value>>;
+  /** The numbers of `scalars`, as graph values. */
+  readonly scalars: Readonly<Record<string, Value>>;
+}
+
+export interface UpdateResult {
+  readonly parameter: Value;
+  readonly state: Readonly<Record<string, Value>>;
+}
+
+/** The value of a rate at a step. */
+export function rateAt(rate: Rate, step: number): number {
+  return typeof rate === "number" ? rate : rate(step);
+}
+
+/** Member `name` of a record of values; throws where the optimizer did not declare it. */
+export function take(values: Readonly<Record<string, Value>>, name: string): Value {
+  const value = values[name];
+  if (!value)
+    throw new Error(
+      `optimizer: no value named "${name}"; declared are ${Object.keys(values).join(", ") || "none"}`,
+    );
+  return value;
+}

@@ -1,0 +1,38 @@
+import { env, InferenceSession, Tensor } from "onnxruntime-node";
+import { TributaryError } from "../errors.ts";
+import { wrapSession } from "./ort-session.ts";
+import type { Device, Runtime, SessionOptions } from "./session.ts";
+
+const devices: readonly Device[] = ["cpu", "webgpu", "cuda"];
+
+/** ONNX Runtime in Node.js. */
+export const runtime: Runtime = {
+  name: "onnxruntime-node",
+  version: env.versions.node ?? env.versions.common,
+  devices,
+  async openSession(graph, { device = "cpu", threads = 1 }: SessionOptions = {}) {
+    if (!devices.includes(device)) {
+      throw new TributaryError(
+        "device-absent",
+        `runtime: got device "${device}"; Node.js has ${devices.join(", ")}`,
+      );
+    }
+    try {
+      const session = await InferenceSession.create(graph, {
+        executionProviders: [device],
+        intraOpNumThreads: threads,
+        interOpNumThreads: 1,
+        executionMode: "sequential",
+        graphOptimizationLevel: "all",
+      });
+      return wrapSession(session, Tensor, { device, threads });
+    } catch (cause) {
+      if (device === "cpu") throw cause;
+      throw new TributaryError(
+        "device-absent",
+        `runtime: device "${device}" cannot be opened here; use "cpu", or install its driver`,
+        { cause },
+      );
+    }
+  },
+};

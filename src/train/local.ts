@@ -1,0 +1,142 @@
+import { TributaryError } from "../errors.ts";
+import type { Session } from "../runtime/session.ts";
+import type { Params } from "../tensor/params.ts";
+import { type Tensor, tensor, zeros } from "../tensor/tensor.ts";
+import { feedNames } from "./step.ts";
+
+/** A step that is ready to run. The halves of an accumulated step are opened only when they are needed. */
+export interface CompiledStep {
+  readonly step: Session;
+  accumulate(): Promise<Session>;
+  apply(): Promise<Session>;
+}
+
+export interface LocalTask {
+  /** Frozen weights by name. */
+  readonly base: Params;
+  /** Parameters that are trained, at their start. */
+  readonly start: Params;
+  /** Optimizer state at the start (`initialState`, or what an earlier task kept). */
+  readonly optimizerState: Params;
+  /** Further feeds: `received/…`, `extra/…`, `memory/…`. */
+  readonly feeds?: Params;
+  /** The batches of each step; several are one step by accumulation. */
+  readonly steps: readonly (readonly Params[])[];
+  /** Optimizer numbers of each step. */
+  readonly scalars: readonly Readonly<Record<string, number>>[];
+}
+
+/** One step as it ends. */
+export interface StepRecord {
+  /** From 1. */
+  readonly step: number;
+  /** Mean loss before the step. */
+  readonly loss: number;
+  /** What the loss is a mean over: labelled tokens or rows. */
+  readonly count: number;
+  /** Gradient norm before clipping. */
+  readonly norm: number;
+}
+
+export interface LocalOutcome {
+  readonly params: Params;
+  readonly optimizerState: Params;
+  readonly steps: readonly StepRecord[];
+}
+
+export interface RunLocalOptions {
+  readonly signal?: AbortSignal;
+  readonly onStep?: (record: StepRecord) => void;
+}
+
+/**
+ * Runs the steps of one client. Throws TributaryError `loss-not-finite` at the first loss or gradient that is no number,
+ * before anything of it is kept.
+ */
+export async function runLocal(
+  compiled: CompiledStep,
+  task: LocalTask,
+  { signal, onStep }: RunLocalOptions = {},
+): Promise<LocalOutcome> {
+  let params = task.start;
+  let state = task.optimizerState;
+  const records: StepRecord[] = [];
+  for (const [i, batches] of task.steps.entries()) {
+    signal?.throwIfAborted();
+    const scalars = scalarFeeds(task.scalars[i] ?? {}, params);
+    const feeds = new Map([...task.base, ...params, ...state, ...(task.feeds ?? []), ...scalars]);
+    const { outputs, loss, count } = await oneStep(compiled, feeds, batches, params);
+    const norm = scalarOf(outputs, "norm");
+    if (!(Number.isFinite(loss) && Number.isFinite(norm))) {
+      const what = Number.isFinite(loss) ? `gradient norm is ${norm}` : `loss is ${loss}`;
+      throw new TributaryError(
+        "loss-not-finite",
+        `training: step ${i + 1} of ${task.steps.length}: the ${what}; lower the learning rate, or look for broken examples`,
+      );
+    }
+    params = following(params, outputs);
+    state = following(state, outputs);
+    const record = { step: i + 1, loss: loss / count, count, norm };
+    records.push(record);
+    onStep?.(record);
+    // Messages such as an abort are read between steps.
+    await new Promise((resolve) => setTimeout(resolve, 0));
+  }
+  return { params, optimizerState: state, steps: records };
+}
+
+async function oneStep(
+  compiled: CompiledStep,
+  feeds: Params,
+  batches: readonly Params[],
+  params: Params,
+): Promise<{ readonly outputs: Params; readonly loss: number; readonly count: number }> {
+  const [only] = batches;
+  if (!only) throw new RangeError("training: a step without a batch");
+  if (batches.length === 1) {
+    const outputs = await compiled.step.run(new Map([...feeds, ...only]));
+    return { outputs, loss: scalarOf(outputs, "loss"), count: scalarOf(outputs, "count") };
+  }
+  const accumulate = await compiled.accumulate();
+  let sums: Params = new Map(
+    [...params].map(([name, { dtype, shape }]) => [feedNames.gradient(name), zeros(dtype, shape)]),
+  );
+  let [loss, count] = [0, 0];
+  for (const batch of batches) {
+    const outputs = await accumulate.run(new Map([...feeds, ...sums, ...batch]));
+    sums = following(sums, outputs);
+    loss += scalarOf(outputs, "loss");
+    count += scalarOf(outputs, "count");
+  }
+  const apply = await compiled.apply();
+  const total = tensor("float32", [], Float32Array.of(count));
+  return { outputs: await apply.run(new Map([...feeds, ...sums, ["count", total]])), loss, count };
+}
+
+/** The outputs that are fed under these names at the next step. */
+function following(names: Params, outputs: Params): Params {
+  const next = new Map<string, Tensor>();
+  for (const name of names.keys()) {
+    const value = outputs.get(feedNames.next(name));
+    if (!value) throw new Error(`training: the step has no output for "${name}"`);
+    next.set(name, value);
+  }
+  return next;
+}
+
+function scalarFeeds(scalars: Readonly<Record<string, number>>, params: Params): Params {
+  const [first] = params.values();
+  const wide = first?.dtype === "float64";
+  return new Map(
+    Object.entries(scalars).map(([name, value]) => [
+      feedNames.scalar(name),
+      wide ? tensor("float64", [], Float64Array.of(value)) : tensor("float32", [], Float32Array.of(value)),
+    ]),
+  );
+}
+
+function scalarOf(outputs: Params, name: string): number {
+  const value = outputs.get(name)?.data[0];
+  if (value === undefined) throw new Error(`training: the step has no output "${name}"`);
+  return Number(value);
+}

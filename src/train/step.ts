@@ -1,0 +1,174 @@
+import { gradients } from "../graph/gradients.ts";
+import { encodeOnnx } from "../graph/onnx.ts";
+import { add, div, fill } from "../graph/ops.ts";
+import { simplify } from "../graph/passes/simplify.ts";
+import { input, type Value } from "../graph/value.ts";
+import type { Loss } from "../nn/losses.ts";
+import type { WeightSpec } from "../nn/scope.ts";
+import { clipByGlobalNorm, globalNorm } from "../optim/clip.ts";
+import type { Optimizer } from "../optim/optimizer.ts";
+import { allocate } from "../tensor/dtype.ts";
+import type { Params } from "../tensor/params.ts";
+import { sizeOf, tensor } from "../tensor/tensor.ts";
+
+type Values = ReadonlyMap<string, Value>;
+type Specs = ReadonlyMap<string, WeightSpec>;
+
+/** What an algorithm adds to plain training, as far as the graph sees it. */
+export interface StepRule {
+  /** A scalar added to the mean loss. `received` holds the values at the start of the round. */
+  penalty?(params: Values, received: Values): Value;
+  /** Changes each gradient before clipping. `extra` and `memory` are graph inputs. */
+  correct?(gradients: Values, extra: Values, memory: Values): Values;
+}
+
+export interface StepOptions {
+  /** The task loss, as a sum and what it runs over. */
+  readonly loss: Loss;
+  /** The trained parameters: graph inputs that the loss depends on, by name. */
+  readonly trainable: Values;
+  readonly optimizer: Optimizer;
+  /** Largest global gradient norm; 0 leaves gradients as they are. */
+  readonly clipNorm?: number;
+  readonly rule?: StepRule;
+  /** Shapes of what the algorithm sends along and remembers, where `rule.correct` reads them. */
+  readonly extra?: Specs;
+  readonly memory?: Specs;
+}
+
+/**
+ * A training step as graphs. Feeds and outputs have the same names, so that what one step puts out is fed to the next:
+ * trained parameters under their own names, optimizer state under `optimizer/<state>/<name>`, gradient sums under
+ * `gradient/<name>`. Further feeds: `received/<name>`, `extra/<name>`, `memory/<name>`, `scalar/<name>`.
+ * Outputs are prefixed `next:`, beside `loss` (a sum), `count` and `norm` (of the mean gradient, before clipping).
+ */
+export interface StepGraphs {
+  /** One batch, one step. */
+  readonly step: Uint8Array<ArrayBuffer>;
+  /** Adds the gradient of one micro-batch to the sums. */
+  readonly accumulate: Uint8Array<ArrayBuffer>;
+  /** Steps along the sums; `count` is a feed. */
+  readonly apply: Uint8Array<ArrayBuffer>;
+}
+
+export const feedNames = {
+  state: (kind: string, name: string): string => `optimizer/${kind}/${name}`,
+  gradient: (name: string): string => `gradient/${name}`,
+  received: (name: string): string => `received/${name}`,
+  extra: (name: string): string => `extra/${name}`,
+  memory: (name: string): string => `memory/${name}`,
+  scalar: (name: string): string => `scalar/${name}`,
+  next: (name: string): string => `next:${name}`,
+} as const;
+
+/** The optimizer state before the first step. */
+export function initialState(optimizer: Optimizer, trainable: Specs): Params {
+  const state = new Map<string, ReturnType<typeof tensor>>();
+  for (const [name, { shape, dtype }] of trainable) {
+    for (const [kind, spec] of Object.entries(optimizer.state(shape))) {
+      const data = allocate(dtype, sizeOf(spec.shape));
+      if (data instanceof Float32Array || data instanceof Float64Array) data.fill(spec.fill);
+      state.set(feedNames.state(kind, name), tensor(dtype, spec.shape, data));
+    }
+  }
+  return state;
+}
+
+/** The part of a step that follows the mean gradients. */
+function update(
+  { trainable, optimizer, clipNorm = 0, rule, extra = new Map(), memory = new Map() }: StepOptions,
+  means: Values,
+): Map<string, Value> {
+  const inputs = (specs: Specs, rename: (name: string) => string): Values =>
+    new Map([...specs].map(([name, { dtype, shape }]) => [name, input(rename(name), dtype, shape)]));
+  const corrected =
+    rule?.correct?.(means, inputs(extra, feedNames.extra), inputs(memory, feedNames.memory)) ?? means;
+  const names = [...trainable.keys()];
+  const raw = names.map((name) => pick(corrected, name));
+  const norm = globalNorm(raw);
+  const clipped = clipNorm > 0 ? clipByGlobalNorm(raw, norm, clipNorm) : raw;
+  const outputs = new Map<string, Value>([["norm", norm]]);
+  const scalars = new Map<string, Value>();
+  names.forEach((name, i) => {
+    const parameter = pick(trainable, name);
+    const { dtype, shape } = parameter;
+    const numeric = shape.map(Number);
+    const kinds = Object.entries(optimizer.state(numeric));
+    const state = Object.fromEntries(
+      kinds.map(([kind, spec]) => [kind, input(feedNames.state(kind, name), dtype, spec.shape)]),
+    );
+    const values = Object.fromEntries(
+      Object.keys(optimizer.scalars(1)).map((scalar) => {
+        const known = scalars.get(scalar) ?? input(feedNames.scalar(scalar), dtype, []);
+        scalars.set(scalar, known);
+        return [scalar, known];
+      }),
+    );
+    const gradient = clipped[i];
+    if (!gradient) throw new Error(`step: no gradient for "${name}"`);
+    const next = optimizer.update({ parameter, gradient, state, scalars: values });
+    outputs.set(feedNames.next(name), next.parameter);
+    for (const [kind, value] of Object.entries(next.state)) {
+      outputs.set(feedNames.next(feedNames.state(kind, name)), value);
+    }
+  });
+  return outputs;
+}
+
+/** Traces loss, backward pass and optimizer into one step, and into the two halves of an accumulated step. */
+export function traceStep(options: StepOptions): StepGraphs {
+  const { loss, trainable, rule } = options;
+  if (trainable.size === 0)
+    throw new RangeError("step: nothing is trainable; choose a target that matches a layer");
+  const names = [...trainable.keys()];
+  const wrt = [...trainable.values()];
+  const received: Values = new Map(
+    [...trainable].map(([name, { dtype, shape }]) => [name, input(feedNames.received(name), dtype, shape)]),
+  );
+  const penalty = rule?.penalty?.(trainable, received);
+  const named = (values: readonly Value[]): Values =>
+    new Map(names.map((name, i) => [name, values[i] ?? fill([], 0)] as const));
+
+  const mean = div(loss.sum, loss.count);
+  const whole = gradients(penalty ? add(mean, penalty) : mean, wrt);
+  const step = new Map([["loss", loss.sum], ["count", loss.count], ...update(options, named(whole))]);
+
+  const sums = named(
+    wrt.map((value, i) => input(feedNames.gradient(names[i] ?? ""), value.dtype, value.shape)),
+  );
+  const accumulate = new Map<string, Value>([
+    ["loss", loss.sum],
+    ["count", loss.count],
+  ]);
+  gradients(loss.sum, wrt).forEach((gradient, i) => {
+    const name = names[i] ?? "";
+    accumulate.set(feedNames.next(feedNames.gradient(name)), add(pick(sums, name), gradient));
+  });
+
+  const count = input("count", loss.count.dtype, []);
+  const ofPenalty = penalty ? named(gradients(penalty, wrt)) : undefined;
+  const means = new Map(
+    names.map((name) => {
+      const data = div(pick(sums, name), count);
+      return [name, ofPenalty ? add(data, pick(ofPenalty, name)) : data] as const;
+    }),
+  );
+  return {
+    step: encode(step),
+    accumulate: encode(accumulate),
+    apply: encode(update(options, means)),
+  };
+}
+
+/** ONNX bytes of named outputs, after the passes. */
+export function encode(outputs: ReadonlyMap<string, Value>): Uint8Array<ArrayBuffer> {
+  const names = [...outputs.keys()];
+  const values = simplify([...outputs.values()]);
+  return encodeOnnx({ outputs: new Map(names.map((name, i) => [name, values[i] ?? fill([], 0)] as const)) });
+}
+
+function pick(values: Values, name: string): Value {
+  const value = values.get(name);
+  if (!value) throw new RangeError(`step: no value named "${name}"`);
+  return value;
+}
