@@ -134,7 +134,7 @@ async function validationLoss(params: Params): Promise<number> {
 function save(params: Params, record: object): void {
   mkdirSync(out, { recursive: true });
   const half = new Map([...params].map(([name, value]) => [name, convert(value, "float16")] as const));
-  writeFileSync(join(out, "model.safetensors.tmp"), writeSafetensors(half, { format: "pt" }));
+  writeFileSync(join(out, "model.safetensors.tmp"), writeSafetensors(half, new Map([["format", "pt"]])));
   renameSync(join(out, "model.safetensors.tmp"), join(out, "model.safetensors"));
   writeFileSync(join(out, "config.json"), `${JSON.stringify(json, null, 2)}\n`);
   writeFileSync(join(out, "training.json"), `${JSON.stringify(record, null, 2)}\n`);

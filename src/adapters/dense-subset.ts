@@ -1,6 +1,7 @@
 import type { Params } from "../tensor/params.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Adapter, AdapterBase, AdapterParameter } from "./adapter.ts";
+import { matches } from "./target.ts";
 
 export interface DenseSubsetOptions {
   /**
@@ -32,12 +33,11 @@ export function denseSubset({ target }: DenseSubsetOptions): Adapter {
 
 function chosen(name: string, target: DenseSubsetOptions["target"]): boolean {
   if (target === "all") return true;
-  if (typeof target === "string") return new RegExp(`^(?:${target})$`, "u").test(name);
-  const module = name.replace(/\.(weight|bias)$/, "");
-  return target.some((suffix) =>
-    [name, module].some((full) => full === suffix || full.endsWith(`.${suffix}`)),
-  );
+  return matches(name, target) || (typeof target !== "string" && matches(moduleOf(name), target));
 }
+
+/** The module of a tensor's name. */
+export const moduleOf = (name: string): string => name.replace(/\.(weight|bias)$/, "");
 
 /** A trainable parameter that starts as the base tensor of its name, or of the name that it is tied to. */
 export function denseCopy({ parameters, tied }: AdapterBase, name: string): AdapterParameter {

@@ -4,14 +4,16 @@ import type { Params } from "../tensor/params.ts";
 import { stream } from "../tensor/random.ts";
 import { float32, type Tensor, zeros } from "../tensor/tensor.ts";
 import type { Adapter, AdapterBase, AdapterParameter } from "./adapter.ts";
-import { denseCopy, pick } from "./dense-subset.ts";
+import { denseCopy, moduleOf, pick } from "./dense-subset.ts";
 import { addLowRank } from "./merge.ts";
-import { type Candidate, chooseModules, patternValue, type Target } from "./target.ts";
+import { type Candidate, chooseModules, matches, patternValue, type Target } from "./target.ts";
 
 export interface LoraOptions {
   readonly rank: number;
   readonly alpha: number;
   readonly target: Target;
+  /** Modules that the target chooses and that stay as they are: suffixes or a regular expression. Default: none. */
+  readonly exclude?: Target;
   /** Scales by alpha / sqrt(rank) instead of alpha / rank. Default: false. */
   readonly rsLora?: boolean;
   /** How A starts: uniform in ±1/sqrt(in), or normal with deviation 1/rank. B starts at 0. Default: "kaiming-uniform". */
@@ -89,6 +91,7 @@ export function loraModules(base: AdapterBase, options: LoraOptions): LoraModule
     rank,
     alpha,
     target,
+    exclude = [],
     rsLora = false,
     rankPattern = {},
     alphaPattern = {},
@@ -97,7 +100,7 @@ export function loraModules(base: AdapterBase, options: LoraOptions): LoraModule
   const shapes = modulesOf(base);
   const saved = new Set(savedTensors(base, modulesToSave));
   return chooseModules(shapes, target)
-    .filter((module) => !saved.has(`${module}.weight`))
+    .filter((module) => !saved.has(`${module}.weight`) && !matches(module, exclude))
     .map((module) => {
       const { linear, shape } = shapes.get(module) ?? { linear: false, shape: [] };
       const [out, from] = shape;
@@ -145,12 +148,11 @@ interface Module extends Candidate {
 function modulesOf({ parameters, tied }: AdapterBase): Map<string, Module> {
   const modules = new Map<string, Module>();
   for (const [name, { shape, kind, head = false }] of parameters) {
-    if (name.endsWith(".weight"))
-      modules.set(name.slice(0, -".weight".length), { linear: kind === "linear", head, shape });
+    if (name.endsWith(".weight")) modules.set(moduleOf(name), { linear: kind === "linear", head, shape });
   }
   for (const [name, stored] of tied) {
     const shape = parameters.get(stored)?.shape;
-    if (shape) modules.set(name.replace(/\.weight$/, ""), { linear: true, head: true, shape });
+    if (shape) modules.set(moduleOf(name), { linear: true, head: true, shape });
   }
   return modules;
 }
@@ -159,10 +161,7 @@ function modulesOf({ parameters, tied }: AdapterBase): Map<string, Module> {
 function savedTensors(base: AdapterBase, modulesToSave: readonly string[]): string[] {
   if (modulesToSave.length === 0) return [];
   const names = [...base.parameters.keys(), ...base.tied.keys()];
-  const saved = names.filter((name) => {
-    const module = name.replace(/\.(weight|bias)$/, "");
-    return modulesToSave.some((suffix) => module === suffix || module.endsWith(`.${suffix}`));
-  });
+  const saved = names.filter((name) => matches(moduleOf(name), modulesToSave));
   if (saved.length === 0) {
     throw new RangeError(
       `lora: modulesToSave ${JSON.stringify(modulesToSave)} matches no module of the model`,

@@ -11,8 +11,6 @@ export interface Candidate {
   readonly head: boolean;
 }
 
-const suffixOf = (name: string, suffix: string): boolean => name === suffix || name.endsWith(`.${suffix}`);
-
 /** A test of whole names by a regular expression. Throws TypeError that quotes a malformed one. */
 function fullMatch(pattern: string): RegExp {
   try {
@@ -22,17 +20,18 @@ function fullMatch(pattern: string): RegExp {
   }
 }
 
+/** Whether a name is one of the suffixes, or matches the regular expression as a whole. */
+export function matches(name: string, target: Target): boolean {
+  return typeof target === "string"
+    ? fullMatch(target).test(name)
+    : target.some((suffix) => name === suffix || name.endsWith(`.${suffix}`));
+}
+
 /** The chosen modules in the order of the candidates. Throws RangeError where nothing matches. */
 export function chooseModules(candidates: ReadonlyMap<string, Candidate>, target: Target): string[] {
-  let chosen: string[];
-  if (target === "all-linear") {
-    chosen = [...candidates].filter(([, { linear, head }]) => linear && !head).map(([name]) => name);
-  } else if (typeof target === "string") {
-    const pattern = fullMatch(target);
-    chosen = [...candidates.keys()].filter((name) => pattern.test(name));
-  } else {
-    chosen = [...candidates.keys()].filter((name) => target.some((suffix) => suffixOf(name, suffix)));
-  }
+  const chosen = [...candidates]
+    .filter(([name, { linear, head }]) => (target === "all-linear" ? linear && !head : matches(name, target)))
+    .map(([name]) => name);
   if (chosen.length === 0) {
     const last = new Set([...candidates.keys()].map((name) => name.replace(/^.*\.(?=[^.]*[^.\d])/, "")));
     throw new RangeError(

@@ -113,13 +113,13 @@ export interface BucketOptions {
   readonly batchSize: number;
   /** The stream that decides the order. */
   readonly random: RandomStream;
-  /** Batches whose examples are sorted together; more means less padding and less mixing. */
+  /** Fewest batches whose examples are sorted together; more means less padding and less mixing. */
   readonly bucketBatches?: number;
 }
 
 /**
- * Batches of examples of like length in random order: the shuffled examples are cut into stretches of `bucketBatches`
- * batches, each stretch is sorted by length and cut into batches, and all batches are shuffled.
+ * Batches of examples of like length in random order: the shuffled examples are cut into stretches of at least
+ * `bucketBatches` batches, each stretch is sorted by length and cut into batches, and all batches are shuffled.
  */
 export function bucketed(
   lengths: readonly number[],
@@ -128,7 +128,9 @@ export function bucketed(
   checkBatchSize(batchSize);
   const order = random.permutation(lengths.length);
   const plan: number[][] = [];
-  const stretch = batchSize * bucketBatches;
+  const numBatches = Math.ceil(lengths.length / batchSize);
+  const stretches = Math.max(1, Math.floor(numBatches / bucketBatches));
+  const stretch = batchSize * Math.max(1, Math.ceil(numBatches / stretches));
   for (let start = 0; start < order.length; start += stretch) {
     // The sort is stable, so equal lengths keep their random order.
     const sorted = order.slice(start, start + stretch).sort((a, b) => (lengths[b] ?? 0) - (lengths[a] ?? 0));

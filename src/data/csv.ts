@@ -49,7 +49,13 @@ export async function readCsv(source: Source, options: CsvOptions = {}): Promise
 }
 
 function split(text: string, delimiter: string, name: string): Row[] {
-  const settings: Options = { delimiter, info: true, relax_column_count: true, skip_empty_lines: true };
+  const settings: Options = {
+    delimiter,
+    record_delimiter: ["\r\n", "\n"],
+    info: true,
+    relax_column_count: true,
+    skip_empty_lines: true,
+  };
   try {
     // With `info`, csv-parse returns pairs, which its types leave out.
     const rows: unknown = parse(text, settings);

@@ -87,5 +87,5 @@ function legendOf(partition: Partition, labels: readonly Label[], maxLabels: num
   const all = distinct(partition, labels);
   const own = all.length <= maxLabels ? all : all.slice(0, maxLabels - 1);
   const rest = all.length - own.length;
-  return `labels: ${own.join(" ")}${rest === 0 ? "" : ` and ${rest} more`} (share in the client: · none, ░ to 25 %, ▒ 50 %, ▓ 75 %, █ more)`;
+  return `labels: ${own.join(", ")}${rest === 0 ? "" : ` and ${rest} more`} (share in the client: · none, ░ to 25 %, ▒ 50 %, ▓ 75 %, █ more)`;
 }

@@ -32,7 +32,7 @@ export interface ReadOptions {
 }
 
 /** Two thousand million characters: beyond it a source is refused unless the caller allows more. */
-export const defaultMaxLength: number = 2e9;
+const defaultMaxLength = 2e9;
 
 /** The text of a source, in the pieces it comes in; UTF-8 that is not well-formed is refused. */
 export async function* textOf(

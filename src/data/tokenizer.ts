@@ -74,8 +74,8 @@ export function loadTokenizer(json: unknown, config: unknown = {}): Tokenizer {
     throw unsupported(`got ${kindOf(json)} without a model`, "the content of a tokenizer.json");
   }
   if (!isRecord(config)) throw unsupported(`got ${kindOf(config)}`, "the content of a tokenizer_config.json");
-  const backend = makeBackend({ ...json, pre_tokenizer: unicodeDigits(json.pre_tokenizer) }, config);
   const frames = framesOf(json.post_processor);
+  const backend = makeBackend({ ...json, pre_tokenizer: unicodeDigits(json.pre_tokenizer) }, config);
   const tokenId = (token: string): number | undefined => backend.token_to_id(token);
   const specialTokens = specialTokensOf(config);
   const idOf = (role: string): number | undefined => {

@@ -44,7 +44,7 @@ export function admit(
       reason: `numExamples is ${numExamples}, the client enrolled with ${maxExamples}`,
     };
   }
-  if (!Number.isFinite(loss)) return { code: "nonfinite-loss", reason: `the training loss is ${loss}` };
+  if (!Number.isFinite(loss)) return { code: "loss-not-finite", reason: `the training loss is ${loss}` };
   for (const { name, dtype, shape } of plan) {
     const tensor = tensors.get(name);
     if (!tensor) return { code: "missing-tensor", reason: `${name} is missing` };
@@ -62,7 +62,7 @@ export function admit(
   let squares = 0;
   for (const [name, tensor] of tensors) {
     const measured = measure(tensor, start.get(name));
-    if (!measured.finite) return { code: "nonfinite", reason: `${name} holds NaN or an infinity` };
+    if (!measured.finite) return { code: "not-finite", reason: `${name} holds NaN or an infinity` };
     if (measured.largest > bound) {
       return {
         code: "out-of-bounds",

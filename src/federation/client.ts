@@ -1,21 +1,22 @@
 import { TributaryError } from "../errors.ts";
-import { type Params, select } from "../tensor/params.ts";
-import type { ClientUpdate, FailCode, FailReason, Progress, Work } from "./message.ts";
-import type { LocalResult, LocalRule, Payload } from "./strategy.ts";
+import type { Params } from "../tensor/params.ts";
+import { type ClientHalf, clientHalf } from "./local-rule.ts";
+import { type ClientUpdate, type FailReason, failCodes, type Progress, type Work } from "./message.ts";
+import type { StateTree, Strategy } from "./strategy.ts";
 import type { ClientTransport } from "./transport.ts";
 
-/** What a trainer starts from. */
+/** What a trainer is given. */
 export interface TrainingTask extends Work {
-  /** Values of the trained parameters before the first step. */
-  readonly start: Params;
-  /** What the client remembers; what `LocalRule.remember` gives before its first round. */
-  readonly memory: Params;
+  /** The client half of the strategy, applied to what the client received: where training starts, and by which rule. */
+  readonly half: ClientHalf;
 }
 
 /** What a trainer returns. */
 export interface TrainingResult {
-  /** Trained parameters, the same names as `start`. */
+  /** Trained parameters, the same names as `half.start.params`. */
   readonly params: Params;
+  /** State of the optimizer; kept for the client's next round where its rule says so. */
+  readonly optimizer?: Params;
   readonly numExamples: number;
   readonly steps: number;
   readonly learningRate: number;
@@ -25,89 +26,81 @@ export interface TrainingResult {
   readonly metrics?: Readonly<Record<string, number>>;
 }
 
+/** How a trainer is watched. */
+export interface TrainOptions {
+  readonly signal: AbortSignal;
+  onProgress(progress: Progress): void;
+}
+
 /** Trains one client. Equal tasks must give equal results: every draw is keyed by (seed, round, client, purpose). */
 export interface ClientTrainer {
-  train(
-    task: TrainingTask,
-    options: { readonly signal: AbortSignal; onProgress(progress: Progress): void },
-  ): Promise<TrainingResult>;
-}
-
-/** What a client starts a round with. */
-export function startOf(
-  rule: LocalRule | undefined,
-  payload: Payload,
-  memory: Params | undefined,
-): { readonly start: Params; readonly memory: Params } {
-  const remembered = memory ?? rule?.remember?.(payload) ?? new Map();
-  return { start: rule?.start?.(payload, remembered) ?? payload.params, memory: remembered };
-}
-
-/** What leaves a client and what it keeps, by the rule of its strategy: by default the parameters that it may train. */
-export function uploadOf(
-  rule: LocalRule | undefined,
-  local: LocalResult,
-): { readonly params: Params; readonly extra?: Params; readonly memory?: Params } {
-  if (rule?.upload) return rule.upload(local);
-  return { params: select(local.params, (name) => rule?.trainable?.(name) ?? true) };
+  train(task: TrainingTask, options: TrainOptions): Promise<TrainingResult>;
 }
 
 /** How a client loop is run. */
-export interface ServeOptions {
+export interface ServeOptions<State extends StateTree> {
   readonly transport: ClientTransport;
   readonly trainer: ClientTrainer;
-  readonly rule: LocalRule | undefined;
+  readonly strategy: Strategy<State>;
+  /** The parameters before round 1, at the largest rank. */
+  readonly initial: Params;
   readonly signal: AbortSignal;
 }
 
 /** The client's side of a run: takes assignments, trains, delivers, until the coordinator has no more. */
-export async function serveClients({ transport, trainer, rule, signal }: ServeOptions): Promise<void> {
+export async function serveClients<State extends StateTree>(options: ServeOptions<State>): Promise<void> {
+  const { transport, signal } = options;
   while (!signal.aborted) {
     const work = await transport.next({ waitMs: Number.POSITIVE_INFINITY, signal });
     if (!work) return;
     const { assignment } = work;
     const abandon = new AbortController();
     const both = AbortSignal.any([signal, abandon.signal]);
-    let outcome: { readonly update: ClientUpdate } | { readonly why: FailReason };
+    const onProgress = (progress: Progress): void => {
+      transport.heartbeat(assignment, progress).then(
+        (verdict) => verdict === "abandon" && abandon.abort(abandoned(assignment.round)),
+        (error) => abandon.abort(error),
+      );
+    };
+    let update: ClientUpdate;
     try {
-      outcome = {
-        update: await trained(trainer, rule, work, {
-          signal: both,
-          onProgress(progress) {
-            transport.heartbeat(assignment, progress).then(
-              (verdict) => verdict === "abandon" && abandon.abort(abandoned(assignment.round)),
-              (error) => abandon.abort(error),
-            );
-          },
-        }),
-      };
+      update = await trained(options, work, { signal: both, onProgress });
     } catch (error) {
-      if (both.aborted) continue;
-      outcome = { why: reasonOf(error) };
+      if (!both.aborted) await transport.fail(assignment, reasonOf(error));
+      continue;
     }
-    if ("update" in outcome) await transport.submit(assignment, outcome.update);
-    else await transport.fail(assignment, outcome.why);
+    await transport.submit(assignment, update);
   }
 }
 
-async function trained(
-  trainer: ClientTrainer,
-  rule: LocalRule | undefined,
+async function trained<State extends StateTree>(
+  { trainer, strategy, initial }: ServeOptions<State>,
   work: Work,
-  options: { readonly signal: AbortSignal; onProgress(progress: Progress): void },
+  options: TrainOptions,
 ): Promise<ClientUpdate> {
-  const { start, memory } = startOf(rule, work.payload, work.memory);
-  const result = await trainer.train({ ...work, start, memory }, options);
-  const { params, numExamples, steps, learningRate, loss, metrics } = result;
-  const upload = uploadOf(rule, { received: work.payload, params, numExamples, steps, learningRate, memory });
-  return { ...upload, numExamples, loss, ...(metrics && { metrics }) };
+  const { assignment, payload, memory } = work;
+  const half = clientHalf(strategy, {
+    client: assignment.ref,
+    received: payload,
+    memory,
+    initial,
+    context: assignment.context,
+  });
+  const { numExamples, loss, metrics, optimizer, ...rest } = await trainer.train({ ...work, half }, options);
+  const { memory: kept, ...upload } = half.upload({ ...rest, numExamples });
+  return {
+    ...upload,
+    numExamples,
+    loss,
+    ...(metrics && { metrics }),
+    ...(kept.size > 0 && { memory: kept }),
+    ...(half.rule.optimizerState === "kept" && optimizer && { optimizer }),
+  };
 }
 
 function abandoned(round: number): TributaryError {
   return new TributaryError("abandoned", `round ${round} no longer waits for this client`);
 }
-
-const failCodes: readonly FailCode[] = ["empty-silo", "nonfinite-loss", "client-error", "lease-expired"];
 
 function reasonOf(error: unknown): FailReason {
   const message = error instanceof Error ? error.message : String(error);

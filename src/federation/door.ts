@@ -1,11 +1,10 @@
 import { byteSize } from "../tensor/dtype.ts";
 import type { Params } from "../tensor/params.ts";
-import { sizeOf, type Tensor } from "../tensor/tensor.ts";
+import { sizeOf } from "../tensor/tensor.ts";
 import { admit } from "./admission.ts";
 import { type BaseChain, catchUp, countScalars } from "./base-chain.ts";
 import { bell } from "./bell.ts";
 import type { BlobStore } from "./blob-store.ts";
-import { startOf, uploadOf } from "./client.ts";
 import { type OpenRound, type RunState, waiting } from "./coordinator.ts";
 import { type Digest, sha256Text } from "./digest.ts";
 import type { Env } from "./env.ts";
@@ -13,10 +12,20 @@ import type { RunEvent } from "./events.ts";
 import { type Fold, foldFor } from "./fold.ts";
 import type { UpdateAccepted, UpdateRejected } from "./journal.ts";
 import type { Ledger } from "./ledger.ts";
-import { joinUpdate, open as openPayload, putSealed, seal, sealUpdate, splitUpdate } from "./manifest.ts";
-import type { Assignment, AssignmentRef, ClientUpdate, FailReason, Receipt, Work } from "./message.ts";
+import { type ClientHalf, clientHalf } from "./local-rule.ts";
+import {
+  type ClientMemory,
+  joinUpdate,
+  openMemory,
+  open as openPayload,
+  putSealed,
+  sealMemory,
+  sealUpdate,
+  splitUpdate,
+} from "./manifest.ts";
+import type { Assignment, AssignmentRef, ClientUpdate, Receipt, Work } from "./message.ts";
 import { type PlanEntry, planOf } from "./plan.ts";
-import type { ClientRef, Payload, StateTree, Strategy } from "./strategy.ts";
+import type { ClientRef, Payload, RoundContext, StateTree, Strategy } from "./strategy.ts";
 import type { ClientTransport } from "./transport.ts";
 
 /** A client as the run knows it. */
@@ -29,6 +38,8 @@ export interface FederatedClient extends ClientRef {
 export interface DoorOptions<State extends StateTree> {
   readonly strategy: Strategy<State>;
   readonly clients: ReadonlyMap<string, FederatedClient>;
+  /** The parameters before round 1, at the largest rank. */
+  readonly initial: Params;
   readonly ledger: Ledger;
   readonly blobs?: BlobStore;
   readonly env: Env;
@@ -42,30 +53,43 @@ export interface DoorOptions<State extends StateTree> {
 export interface Door<State extends StateTree> extends ClientTransport {
   /** Collects the updates of the open round until it is closed or failed; gives the fold of what was accepted. */
   collect(state: State, chain: BaseChain, signal: AbortSignal): Promise<Fold<State>>;
+  /** What a client makes of a state: where it would start the next round. */
+  half(state: State, client: FederatedClient, context: RoundContext): Promise<ClientHalf>;
   /** Forgets what no client remembers any more. */
   prune(memories: ReadonlySet<Digest>): void;
 }
 
-/** A round while it is collected. */
-interface Collection<State extends StateTree> {
+/** A round while its assignments are lent. */
+interface Lending<State extends StateTree> {
   readonly opened: OpenRound["opened"];
   readonly run: string;
-  readonly seed: number;
+  readonly context: RoundContext;
   readonly state: State;
   readonly chain: BaseChain;
-  readonly fold: Fold<State>;
   /** Assignments given out by this process, with the time of their last progress. */
-  readonly inHand: Map<string, { readonly id: string; seen: number }>;
+  readonly inHand: Map<string, { readonly id: string; seen: number; readonly prepared?: Prepared }>;
   readonly busy: Set<Promise<unknown>>;
   /** What is expected of each layout of payloads. */
   readonly plans: Map<string, PlanEntry[]>;
   elapsed(): number;
 }
 
+/** A round that takes in updates. */
+interface Collection<State extends StateTree> extends Lending<State> {
+  readonly fold: Fold<State>;
+}
+
+interface Prepared {
+  readonly payload: Payload;
+  readonly kept: ClientMemory;
+  readonly half: ClientHalf;
+}
+
 /** Opens the door of a run. */
 export function openDoor<State extends StateTree>({
   strategy,
   clients,
+  initial,
   ledger,
   blobs,
   env,
@@ -73,39 +97,37 @@ export function openDoor<State extends StateTree>({
   maxNorm,
   onEvent,
 }: DoorOptions<State>): Door<State> {
-  const rule = strategy.local;
   const changed = bell();
-  const remembered = new Map<Digest, Params>();
+  const remembered = new Map<Digest, ClientMemory>();
   let collection: Collection<State> | undefined;
   let closed = false;
 
-  function memoryOf(client: string): Promise<Params> | Params | undefined {
+  async function memoryOf(client: string): Promise<ClientMemory> {
     const digest = ledger.state.memories.get(client);
-    if (digest === undefined) return undefined;
-    const held = remembered.get(digest);
-    if (held || !blobs) return held;
-    return openPayload(blobs, digest).then(({ params }) => params);
+    if (digest === undefined) return {};
+    return remembered.get(digest) ?? (blobs ? openMemory(blobs, digest) : {});
   }
 
-  async function planFor(
-    current: Collection<State>,
-    payload: Payload,
-    memory: Params | undefined,
-  ): Promise<PlanEntry[]> {
-    const key = layoutKey(payload);
-    const known = current.plans.get(key);
+  /** Both sides of what a client receives in this round: what is sent, and what the client makes of it. */
+  async function prepare(
+    { context, state }: Pick<Lending<State>, "context" | "state">,
+    client: FederatedClient,
+  ): Promise<Prepared> {
+    const payload = strategy.broadcast(state, client, context);
+    const kept = await memoryOf(client.id);
+    const half = clientHalf(strategy, { client, received: payload, memory: kept.memory, initial, context });
+    return { payload, kept, half };
+  }
+
+  /** What the rule of the strategy uploads: found by applying it to the start as if it were the trained parameters. */
+  function planOfUpload({ plans }: Lending<State>, { start, upload }: ClientHalf): PlanEntry[] {
+    const key = JSON.stringify([planOf(start.params), planOf(start.extra)]);
+    const known = plans.get(key);
     if (known) return known;
-    const begun = startOf(rule, payload, memory);
-    const upload = uploadOf(rule, {
-      received: payload,
-      params: begun.start,
-      numExamples: 1,
-      steps: 1,
-      learningRate: 1,
-      memory: begun.memory,
-    });
-    const plan = planOf(joinUpdate(upload));
-    current.plans.set(key, plan);
+    const plan = planOf(
+      joinUpdate(upload({ params: start.params, numExamples: 1, steps: 1, learningRate: 1 })),
+    );
+    plans.set(key, plan);
     return plan;
   }
 
@@ -120,17 +142,17 @@ export function openDoor<State extends StateTree>({
   }
 
   async function lend(current: Collection<State>, client: string): Promise<Work | undefined> {
-    const { opened, run, seed, state, chain } = current;
+    const { opened, run, context, chain } = current;
     const { round, attempt } = opened;
     const ref = clients.get(client);
     const open = ledger.state.open;
     if (!ref || !open) return undefined;
-    const payload = strategy.broadcast(state, ref);
-    const memory = await memoryOf(client);
+    const prepared = await prepare(current, ref);
+    const { payload, kept } = prepared;
     const held = open.leases.get(client);
     const lease = held?.lease ?? (open.expired.get(client) ?? 0) + 1;
     const id = held?.assignment ?? (await sha256Text(`${run}|${round}|${attempt}|${lease}|${client}`));
-    current.inHand.set(client, { id, seen: env.monotonic() });
+    current.inHand.set(client, { id, seen: env.monotonic(), prepared });
     if (!held) {
       const bytes = offline(strategy) ? 0 : payloadBytes(payload) + missedBytes(ledger.state, chain, client);
       const { events } = await ledger.execute({ type: "lease", assignment: { id, round, client }, bytes });
@@ -144,12 +166,12 @@ export function openDoor<State extends StateTree>({
       run,
       attempt,
       lease,
-      seed,
+      context,
       ref,
       state: opened.state,
       baseVersion: chain.version,
     };
-    return { assignment, payload, chain, ...(memory && { memory }) };
+    return { assignment, payload, chain, ...kept };
   }
 
   async function takeIn(
@@ -157,7 +179,7 @@ export function openDoor<State extends StateTree>({
     ref: AssignmentRef,
     update: ClientUpdate,
   ): Promise<Receipt> {
-    const { opened, run, state, fold } = current;
+    const { opened, run, fold } = current;
     const { round, client } = ref;
     const known = clients.get(client);
     const head = { run, round, client } as const;
@@ -171,15 +193,13 @@ export function openDoor<State extends StateTree>({
         reason: `no client ${client} in this run`,
       };
     }
-    const payload = strategy.broadcast(state, known);
-    const memory = await memoryOf(client);
-    const plan = await planFor(current, payload, memory);
+    const { half } = current.inHand.get(client)?.prepared ?? (await prepare(current, known));
     const tensors = joinUpdate(update);
     const verdict = admit(
       { tensors, numExamples: update.numExamples, loss: update.loss },
       {
-        plan,
-        start: joinUpdate({ params: startOf(rule, payload, memory).start }),
+        plan: planOfUpload(current, half),
+        start: joinUpdate({ params: half.start.params }),
         maxExamples: known.numExamples,
         maxNorm,
         ...(opened.fold.kind === "sum" && { bound: opened.fold.bound }),
@@ -193,16 +213,21 @@ export function openDoor<State extends StateTree>({
       if (events.length > 0) onEvent({ type: "client-dropped", round, client, ...verdict });
       return receipt ?? { status: "rejected", submission, ...verdict };
     }
-    const kept = update.memory && (await seal({ kind: "memory", ...head }, update.memory));
+    const kept: ClientMemory = {
+      ...(update.memory && { memory: update.memory }),
+      ...(update.optimizer && { optimizer: update.optimizer }),
+    };
+    const keeps = update.memory !== undefined || update.optimizer !== undefined;
+    const memory = keeps ? await sealMemory({ kind: "memory", ...head }, kept) : undefined;
     if (blobs) {
       await putSealed(blobs, sealed);
-      if (kept) await putSealed(blobs, kept);
-    } else if (kept && update.memory) remembered.set(kept.digest, update.memory);
+      if (memory) await putSealed(blobs, memory);
+    } else if (memory) remembered.set(memory.digest, kept);
     const accepted: UpdateAccepted = {
       type: "update-accepted",
       ...common,
       manifest: sealed.digest,
-      ...(kept && { memory: kept.digest }),
+      ...(memory && { memory: memory.digest }),
       numExamples: update.numExamples,
       norm: verdict.norm,
       loss: update.loss,
@@ -321,42 +346,39 @@ export function openDoor<State extends StateTree>({
       const { open, created } = ledger.state;
       if (!open || !created) throw new RangeError("collect: no round is open");
       const { opened } = open;
-      const first = clients.get(opened.cohort[0] ?? "");
       const begun = env.monotonic() - open.elapsedMs;
-      const current: Collection<State> = {
-        opened,
-        run: created.run,
-        seed: created.seed,
-        state,
-        chain,
-        fold: foldFor(strategy, opened.fold, []),
-        inHand: new Map(),
-        busy: new Set(),
-        plans: new Map(),
+      const context = { round: opened.round, seed: created.seed, numClients: clients.size };
+      const common = { opened, run: created.run, context, state, chain, plans: new Map(), inHand: new Map() };
+      const unfolded = {
+        ...common,
+        busy: new Set<Promise<unknown>>(),
         elapsed: () => env.monotonic() - begun,
       };
-      const plan = first
-        ? await planFor(current, strategy.broadcast(state, first), await memoryOf(first.id))
-        : [];
-      const folding = { ...current, fold: foldFor(strategy, opened.fold, plan) };
-      for (const event of open.accepted.values()) await restore(folding.fold, event);
-      collection = folding;
+      const first = clients.get(opened.cohort[0] ?? "");
+      const plan = first ? planOfUpload(unfolded, (await prepare(unfolded, first)).half) : [];
+      const fold = foldFor(strategy, opened.fold, plan);
+      for (const event of open.accepted.values()) await restore(fold, event);
+      const current: Collection<State> = { ...unfolded, fold };
+      collection = current;
       changed.ring();
       const stop = new AbortController();
       const either = AbortSignal.any([signal, stop.signal]);
-      const watching = watch(folding, either);
+      const watching = watch(current, either);
       try {
         while (collecting(ledger.state, opened)) {
           signal.throwIfAborted();
           await changed.wait(signal);
         }
-        while (folding.busy.size > 0) await Promise.allSettled(folding.busy);
+        while (current.busy.size > 0) await Promise.allSettled(current.busy);
       } finally {
         stop.abort();
         collection = undefined;
         await watching;
       }
-      return folding.fold;
+      return current.fold;
+    },
+    async half(state, client, context) {
+      return (await prepare({ state, context }, client)).half;
     },
     prune(memories) {
       for (const digest of remembered.keys()) if (!memories.has(digest)) remembered.delete(digest);
@@ -381,7 +403,7 @@ function collecting({ open }: RunState, opened: OpenRound["opened"]): boolean {
 }
 
 /** Strategies that exchange nothing: what the simulation hands around does not travel. */
-function offline({ declares }: Strategy<StateTree> | { readonly declares: Strategy["declares"] }): boolean {
+function offline({ declares }: Pick<Strategy, "declares">): boolean {
   return declares.isolated === true || declares.centralized === true;
 }
 
@@ -395,17 +417,12 @@ export function finiteOnly(values: Readonly<Record<string, number>>): Record<str
 }
 
 /** Bytes of the tensors of a payload. */
-export function payloadBytes({ params, extra, personalBase = [] }: Payload): number {
-  const sets = [params, extra ?? new Map<string, Tensor>()];
-  for (const change of personalBase) {
-    if (change.kind === "dense") sets.push(change.difference);
-    else sets.push(change.left, change.right);
-  }
-  return sets.reduce((sum, set) => sum + paramsBytes(set), 0);
+export function payloadBytes({ params, extra }: Payload): number {
+  return paramsBytes(params) + paramsBytes(extra ?? new Map());
 }
 
 /** Bytes of some tensors. */
-export function paramsBytes(params: Params): number {
+function paramsBytes(params: Params): number {
   let bytes = 0;
   for (const { dtype, shape } of params.values()) bytes += sizeOf(shape) * byteSize(dtype);
   return bytes;
@@ -416,14 +433,6 @@ function missedBytes({ lastLeased, bases }: RunState, chain: BaseChain, client: 
   const last = lastLeased.get(client);
   const held = last === undefined ? chain.root : (bases[last - 1]?.version ?? chain.root);
   return 4 * countScalars(catchUp(chain, held).changes);
-}
-
-function layoutKey({ params, extra }: Payload): string {
-  const table = (set: Params): string =>
-    planOf(set)
-      .map(({ name, dtype, shape }) => `${name} ${dtype} ${shape}`)
-      .join();
-  return `${table(params)}|${table(extra ?? new Map())}`;
 }
 
 async function within(

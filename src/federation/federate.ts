@@ -7,12 +7,13 @@ import { canonicalJson } from "./canonical-json.ts";
 import { type ClientTrainer, serveClients } from "./client.ts";
 import { nextStep, type OpenRound, type RunState } from "./coordinator.ts";
 import { type Digest, sha256, sha256Text } from "./digest.ts";
-import { type FederatedClient, finiteOnly, openDoor, paramsBytes, payloadBytes } from "./door.ts";
+import { type FederatedClient, finiteOnly, openDoor, payloadBytes } from "./door.ts";
 import { type Env, systemEnv } from "./env.ts";
 import type { RunEvent } from "./events.ts";
 import type { Fold } from "./fold.ts";
 import type { CheckpointCommitted, EventBody, Journal, RoundClosed, RoundOpened } from "./journal.ts";
 import { openLedger } from "./ledger.ts";
+import type { ClientHalf } from "./local-rule.ts";
 import {
   openBaseChanges,
   openState,
@@ -48,8 +49,10 @@ export interface BaseOptions {
 export interface Committed {
   /** 0 for the initial state. */
   readonly round: number;
-  /** The parameters to evaluate; of one client where `declares.personal`. */
+  /** The parameters to evaluate. */
   global(client?: FederatedClient): Params;
+  /** What a client would start the next round from: its personal model where `declares.personal`. */
+  personal(client: FederatedClient): Promise<ClientHalf>;
   readonly chain: BaseChain;
 }
 
@@ -150,6 +153,7 @@ export async function* federate<State extends StateTree>(
   const door = openDoor({
     strategy,
     clients,
+    initial,
     ledger,
     env,
     leaseMs,
@@ -158,9 +162,7 @@ export async function* federate<State extends StateTree>(
     ...(blobs && { blobs }),
   });
   const loops = Array.from({ length: concurrency }, () =>
-    serveClients({ transport: door, trainer, rule: strategy.local, signal }).catch((error) =>
-      halt.abort(error),
-    ),
+    serveClients({ transport: door, trainer, strategy, initial, signal }).catch((error) => halt.abort(error)),
   );
 
   let state: State | undefined;
@@ -297,7 +299,13 @@ export async function* federate<State extends StateTree>(
           const at = await current();
           const began = env.monotonic();
           const { round } = step;
-          const committed: Committed = { round, chain, global: (client) => strategy.global(at, client) };
+          const context = { round: round + 1, seed, numClients: clients.size };
+          const committed: Committed = {
+            round,
+            chain,
+            global: (client) => strategy.global(at, client),
+            personal: (client) => door.half(at, client, context),
+          };
           const metrics = finiteOnly((await evaluate?.(committed, signal)) ?? {});
           const seconds = (env.monotonic() - began) / 1000;
           await record([{ type: "round-evaluated", round, metrics, seconds }]);
@@ -321,12 +329,12 @@ export async function* federate<State extends StateTree>(
             target,
             quorum,
             deadlineMs: deadlineMs ?? null,
-            fold: foldingOf(
-              strategy,
-              before,
-              cohort.flatMap((id) => clients.get(id) ?? []),
+            fold: foldingOf(strategy, {
+              state: before,
+              context: { round, seed, numClients: clients.size },
+              cohort: cohort.flatMap((id) => clients.get(id) ?? []),
               updateMemory,
-            ),
+            }),
           };
           await record([opened]);
           onEvent({ type: "round-opened", round, attempt, cohort, target, quorum });
@@ -441,14 +449,22 @@ function roundRecord(
  */
 function foldingOf<State extends StateTree>(
   strategy: Strategy<State>,
-  state: State,
-  cohort: readonly FederatedClient[],
-  updateMemory: number,
+  {
+    state,
+    context,
+    cohort,
+    updateMemory,
+  }: {
+    readonly state: State;
+    readonly context: RoundContext;
+    readonly cohort: readonly FederatedClient[];
+    readonly updateMemory: number;
+  },
 ): RoundOpened["fold"] {
   const [first] = cohort;
   const { weightedSum, uniformWeights } = strategy.declares;
   if (!weightedSum || !first) return { kind: "all" };
-  const payload = strategy.broadcast(state, first);
+  const payload = strategy.broadcast(state, first, context);
   const sets = [payload.params, payload.extra ?? new Map()];
   const tensors = sets.flatMap((set: Params) => [...set.values()]);
   if (cohort.length * payloadBytes(payload) <= updateMemory) return { kind: "all" };

@@ -38,15 +38,17 @@ export function foldFor<State extends StateTree>(
   });
   let first: Update | undefined;
   let numExamples = 0;
+  let folded = 0;
   return {
     add: (update) => {
       sum.fold(joinUpdate(update), strategy.declares.uniformWeights ? 1 : update.numExamples);
       if (!first || update.client.id < first.client.id) first = update;
       numExamples += update.numExamples;
+      folded++;
     },
     finish: (state, context) => {
       const mean: Params = first ? sum.mean() : new Map();
-      const merged = first ? [{ client: first.client, numExamples, ...splitUpdate(mean) }] : [];
+      const merged = first ? [{ client: first.client, numExamples, folded, ...splitUpdate(mean) }] : [];
       return strategy.aggregate(state, merged, context);
     },
   };

@@ -151,6 +151,23 @@ export async function openBaseChanges(store: BlobStore, digest: Digest): Promise
   return (await openState(store, digest)) as readonly BaseChange[];
 }
 
+/** What a client keeps from one round to the next. */
+export interface ClientMemory {
+  readonly memory?: Params;
+  readonly optimizer?: Params;
+}
+
+/** Seals what a client keeps. */
+export function sealMemory(head: ManifestHead, { memory, optimizer }: ClientMemory): Promise<Sealed> {
+  return sealState(head, { ...(memory && { memory }), ...(optimizer && { optimizer }) });
+}
+
+/** What `sealMemory` sealed. */
+export async function openMemory(store: BlobStore, digest: Digest): Promise<ClientMemory> {
+  // The digest has vouched for the bytes, which only `sealMemory` writes.
+  return (await openState(store, digest)) as ClientMemory;
+}
+
 /** Prefixes under which the parts of an update travel in one stream. */
 const parts = ["params/", "extra/"] as const;
 

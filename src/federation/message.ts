@@ -1,7 +1,7 @@
 import type { Params } from "../tensor/params.ts";
 import type { BaseChain } from "./base-chain.ts";
 import type { Digest } from "./digest.ts";
-import type { ClientRef, Payload } from "./strategy.ts";
+import type { ClientRef, Payload, RoundContext } from "./strategy.ts";
 
 /** Names one assignment. */
 export interface AssignmentRef {
@@ -15,7 +15,7 @@ export interface Assignment extends AssignmentRef {
   readonly run: string;
   readonly attempt: number;
   readonly lease: number;
-  readonly seed: number;
+  readonly context: RoundContext;
   /** What the server knows of the client. */
   readonly ref: ClientRef;
   /** Digest of the state that the round starts from. */
@@ -30,6 +30,8 @@ export interface Work {
   readonly payload: Payload;
   /** What the client remembers from its last committed round; absent before its first. */
   readonly memory?: Params;
+  /** Its optimizer's state, where the rule of the strategy keeps it. */
+  readonly optimizer?: Params;
   /** The shared changes of the base; `catchUp(chain, held)` brings a worker's base to the assignment's version. */
   readonly chain: BaseChain;
 }
@@ -40,6 +42,8 @@ export interface ClientUpdate {
   readonly extra?: Params;
   /** What the client will remember if the round is committed. */
   readonly memory?: Params;
+  /** State of the optimizer, remembered likewise. */
+  readonly optimizer?: Params;
   readonly numExamples: number;
   /** Mean training loss. */
   readonly loss: number;
@@ -55,7 +59,10 @@ export interface Progress {
 }
 
 /** Why an assignment ended without an update. */
-export type FailCode = "empty-silo" | "nonfinite-loss" | "client-error" | "lease-expired";
+export type FailCode = (typeof failCodes)[number];
+
+/** The codes of errors that a trainer may throw to say what is wrong; any other error is a `client-error`. */
+export const failCodes = ["empty-silo", "loss-not-finite", "client-error", "lease-expired"] as const;
 
 /** What a client or the coordinator says of a failed assignment. */
 export interface FailReason {
@@ -72,8 +79,8 @@ export type RejectCode =
   | "unknown-tensor"
   | "wrong-dtype"
   | "wrong-shape"
-  | "nonfinite"
-  | "nonfinite-loss"
+  | "not-finite"
+  | "loss-not-finite"
   | "out-of-bounds"
   | "norm-bound"
   | "no-examples"

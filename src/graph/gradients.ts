@@ -231,7 +231,10 @@ const rules: { readonly [K in OpType]: Rule<K> | typeof NO_GRADIENT } = {
     ];
   },
   // A rotation's transpose is the rotation by the opposite angle.
-  RotaryEmbedding: ({ x, g }) => [rotaryEmbedding(g, first(x, 1), first(x, 2), neg(first(x, 3)))],
+  RotaryEmbedding: ({ x, g, needs }) => {
+    if (needs(2) || needs(3)) throw new RangeError("RotaryEmbedding: no gradient of the cosines and sines");
+    return [rotaryEmbedding(g, first(x, 1), first(x, 2), neg(first(x, 3)))];
+  },
   Reshape: unary((g, x) => reshape(g, x.shape)),
   Transpose: ({ node, g }) => {
     const { perm } = node.attributes;
@@ -316,7 +319,7 @@ const rules: { readonly [K in OpType]: Rule<K> | typeof NO_GRADIENT } = {
     needs(2) ? gatherElements(g, first(x, 1), node.attributes.axis) : undefined,
   ],
   ScatterND: ({ x, g, needs }) => {
-    const [indices, updates] = [first(x, 1), first(x, 2)];
+    const indices = first(x, 1);
     return [g, undefined, needs(2) ? gather(g, reshape(indices, indices.shape.slice(0, -1)), 0) : undefined];
   },
   ArgMax: NO_GRADIENT,

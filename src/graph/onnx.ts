@@ -2,7 +2,7 @@ import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { convert } from "../tensor/convert.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { type Tensor, tensor } from "../tensor/tensor.ts";
-import { type Dim, factorsOf, type Shape } from "./shape.ts";
+import { type Dim, factorsOf, type Shape, timesDim } from "./shape.ts";
 import { constantKey, inputsOf, type Node, type OpType, topological, type Value } from "./value.ts";
 
 /**
@@ -177,15 +177,18 @@ function lowerMatMul(e: Emitter, node: Node<"MatMul">, names: readonly string[],
     const attributes = { transA: flag(transA), transB: flag(transB), alpha: { float: alpha } };
     e.emit("FusedMatMul", [x, y], attributes, outputs, FUSED);
   } else {
-    // FusedMatMul exists in float32 only, and the alpha of Gemm is a float32.
+    // The alpha of FusedMatMul and Gemm is a float32.
     const swapped = (name: string, rank: number): string =>
       e.emit("Transpose", [name], { perm: { ints: [...Array(rank - 2).keys(), rank - 1, rank - 2] } });
     const left = transA ? swapped(x, a.shape.length) : x;
     const right = transB ? swapped(y, b.shape.length) : y;
     if (alpha === 1) e.emit("MatMul", [left, right], {}, outputs);
     else {
+      // ONNX Runtime fuses a scalar factor into the product, as a float32; a reshape between them keeps its digits.
       const factor = e.constantName(convert(tensor("float64", [], Float64Array.of(alpha)), a.dtype));
-      e.emit("Mul", [e.emit("MatMul", [left, right]), factor], {}, outputs);
+      const flat = e.emit("Reshape", [e.emit("MatMul", [left, right]), e.ints([-1])]);
+      const scaled = e.emit("Mul", [flat, factor]);
+      e.emit("Reshape", [scaled, e.shape(node.outputs[0]?.shape ?? [])], {}, outputs);
     }
   }
 }
@@ -233,6 +236,15 @@ const special: Special = {
     e.emit("ArgMax", names, { axis: { int: node.attributes.axis }, keepdims: { int: 0 } }, outputs),
   Cast: (e, node, names, outputs) =>
     e.emit("Cast", names, { to: { int: elementTypes[node.attributes.to] } }, outputs),
+  // ScatterND of ONNX Runtime splits the rows over threads and loses sums where an index repeats; ScatterElements does not.
+  ScatterND: (e, { inputs: [, indices, updates] }, [x = "", at = "", rows = ""], outputs) => {
+    const lead = timesDim(...(updates?.shape.slice(0, -1) ?? []));
+    const matrix = (name: string, value: Value | undefined): string =>
+      value?.shape.length === 2 ? name : e.emit("Reshape", [name, e.shape([lead, value?.shape.at(-1) ?? 1])]);
+    const flat = matrix(rows, updates);
+    const places = e.emit("Expand", [matrix(at, indices), e.emit("Shape", [flat])]);
+    e.emit("ScatterElements", [x, places, flat], { axis: { int: 0 }, reduction: { text: "add" } }, outputs);
+  },
   ScatterElements: (e, node, names, outputs) =>
     e.emit(
       "ScatterElements",
@@ -271,8 +283,6 @@ function lowering(node: Node): Lowering {
     case "Gather":
     case "GatherElements":
       return { attributes: { axis: { int: (node as Node<"Gather">).attributes.axis } } };
-    case "ScatterND":
-      return { attributes: { reduction: { text: "add" } } };
     default:
       return {};
   }

@@ -334,8 +334,15 @@ export function scatterElements(x: Value, indices: Value, updates: Value, axis: 
   return one(applyOp("ScatterElements", { axis: at }, [x, indices, updates], [x]));
 }
 
-/** Adds rows `updates [..., columns]` to rows of `x` at `indices [..., 1]`; repeated indices add up. */
+/** Adds rows `updates [..., columns]` to rows of a matrix `x` at `indices [..., 1]`; repeated indices add up. */
 export function scatterND(x: Value, indices: Value, updates: Value): Value {
+  const rows = indices.shape.slice(0, -1);
+  if (x.shape.length !== 2 || !sameShape(updates.shape, [...rows, dimAt(x.shape, 1)])) {
+    throw new RangeError(
+      `ScatterND: got x [${x.shape}], indices [${indices.shape}], updates [${updates.shape}]; ` +
+        "expected [rows, columns], [..., 1], [..., columns]",
+    );
+  }
   return one(applyOp("ScatterND", {}, [x, indices, updates], [x]));
 }
 

@@ -141,14 +141,18 @@ export function topological(outputs: readonly Value[]): Node[] {
   return order;
 }
 
-/** Graph inputs that the outputs depend on, by name, in order of first use. */
+/** Graph inputs that the outputs depend on, by name, in order of first use. Inputs of one name and type are one input. */
 export function inputsOf(outputs: readonly Value[]): Map<string, Value> {
   const found = new Map<string, Value>();
   const add = (value: Value): void => {
     if (value.name === undefined) return;
     const known = found.get(value.name);
-    if (known && known !== value) throw new Error(`graph: two different inputs are named "${value.name}"`);
-    found.set(value.name, value);
+    if (known && (known.dtype !== value.dtype || String(known.shape) !== String(value.shape))) {
+      throw new Error(
+        `graph: two inputs are named "${value.name}": ${known.dtype}[${known.shape}] and ${value.dtype}[${value.shape}]`,
+      );
+    }
+    found.set(value.name, known ?? value);
   };
   for (const output of outputs) add(output);
   for (const node of topological(outputs)) for (const value of node.inputs) add(value);

@@ -26,13 +26,7 @@ function localProblems({ local }: Partial<Job>): Problem[] {
   ];
 }
 
-function cohortProblems({
-  participation,
-  clientsPerRound,
-  quorum,
-  partition,
-  deadline,
-}: Partial<Job>): Problem[] {
+function cohortProblems({ participation, clientsPerRound, quorum, partition }: Partial<Job>): Problem[] {
   const problems: Problem[] = [];
   if (clientsPerRound !== undefined && participation !== undefined && participation < 1) {
     problems.push({
@@ -56,14 +50,6 @@ function cohortProblems({
       path: "quorum",
       got: String(quorum),
       expected: `at most the ${asked} clients of a round`,
-    });
-  }
-  if (deadline !== undefined && quorum === undefined) {
-    problems.push({
-      path: "deadline",
-      got: `${deadline} seconds without a quorum`,
-      expected: "quorum beside it, since a round that closes early needs to know what is enough",
-      next: "add quorum",
     });
   }
   return problems;

@@ -44,7 +44,7 @@ export interface DataJob {
 export type PartitionJob =
   | { readonly kind: "natural"; readonly field: string; readonly minExamples: number }
   | { readonly kind: "files" }
-  | { readonly kind: "iid"; readonly clients: number }
+  | { readonly kind: "iid" | "linear" | "square" | "exponential"; readonly clients: number }
   | {
       readonly kind: "dirichlet";
       readonly clients: number;
@@ -75,19 +75,21 @@ export interface LoraJob {
   readonly kind: "lora";
   readonly rank: number;
   readonly alpha: number;
-  /** Suffixes of layer names, or one regular expression over whole names. */
+  /** Suffixes of layer names, one regular expression over whole names, or `all-linear`. */
   readonly target: string | readonly string[];
   readonly rsLora: boolean;
-  readonly init: "kaiming" | "gaussian";
+  readonly init: "kaiming-uniform" | "gaussian";
   readonly modulesToSave: readonly string[];
+  /** Folder of a PEFT adapter to start from. */
+  readonly from?: string;
   /** Rank of each client in the order of the silos (repeated), or by name; `rank` where absent. */
   readonly ranks?: readonly number[] | Readonly<Record<string, number>>;
 }
 
 export interface DenseJob {
   readonly kind: "dense";
-  /** Parts of the names of the weights to train; all where absent. */
-  readonly target?: string | readonly string[];
+  /** Suffixes of the names of the weights to train, one regular expression over whole names, or `all`. */
+  readonly target: string | readonly string[];
 }
 
 export type AdapterJob = LoraJob | DenseJob;
@@ -123,6 +125,7 @@ export interface LocalJob {
   readonly batchSize: number;
   /** Batches whose gradients make one step. */
   readonly accumulate: number;
+  readonly order: "bucketed" | "as-given";
   /** Largest norm of a gradient; none where absent. */
   readonly clipNorm?: number;
 }
@@ -144,9 +147,9 @@ export interface Job {
   readonly participation: number;
   /** Clients in a round, in place of a share. */
   readonly clientsPerRound?: number;
-  /** Fewest updates that close a round at its deadline. Default: all that are awaited. */
+  /** Fewest updates that make a round count; half of those asked for where absent. */
   readonly quorum?: number;
-  /** Seconds until a round closes with its quorum; none where absent. */
+  /** Seconds until a round ends with what it has; none where absent. */
   readonly deadline?: number;
   /** Clients asked beyond those needed, as a share of them. */
   readonly spare: number;
@@ -169,7 +172,8 @@ export interface Job {
   };
   readonly seed: number;
   readonly workers: number | Auto;
-  readonly threads: number;
+  /** A run keeps the number that it began with: other numbers round otherwise. */
+  readonly threads: number | Auto;
   readonly device: "cpu" | "webgpu" | "cuda";
   /** The run folder; `runs/<name>` where absent. */
   readonly out?: string;

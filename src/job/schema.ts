@@ -110,6 +110,15 @@ const partition = z.discriminatedUnion("kind", [
       minExamples,
     })
     .describe("Sizes drawn from a Dirichlet distribution."),
+  z
+    .strictObject({ kind: z.literal("linear"), clients })
+    .describe("Sizes that grow by one share from silo to silo."),
+  z
+    .strictObject({ kind: z.literal("square"), clients })
+    .describe("Sizes that grow with the square of the number."),
+  z
+    .strictObject({ kind: z.literal("exponential"), clients })
+    .describe("Sizes that grow by the factor e from silo to silo."),
 ]);
 
 const adapter = z.discriminatedUnion("kind", [
@@ -118,15 +127,23 @@ const adapter = z.discriminatedUnion("kind", [
       kind: z.literal("lora"),
       rank: whole(1).default(8).describe("Rank of the factors."),
       alpha: z.number().positive().default(16).describe("Scaling times rank (times its root with rsLora)."),
-      target: oneOrMore.describe(
-        "Ends of the names of the adapted layers; a single text is a regular expression.",
-      ),
+      target: oneOrMore
+        .default("all-linear")
+        .describe(
+          "Ends of the names of the adapted layers, or a regular expression over whole names, or all-linear.",
+        ),
       rsLora: z.boolean().default(false).describe("Scale by alpha / sqrt(rank)."),
-      init: z.enum(["kaiming", "gaussian"]).default("kaiming").describe("How A starts; B starts at zero."),
+      init: z
+        .enum(["kaiming-uniform", "gaussian"])
+        .default("kaiming-uniform")
+        .describe("How A starts; B starts at zero."),
       modulesToSave: z
         .array(field)
         .default([])
         .describe("Modules trained whole beside the factors, such as classifier."),
+      from: field
+        .exactOptional()
+        .describe("Folder of a PEFT adapter to start from, of this rank, alpha and target."),
       ranks: z
         .union([z.array(whole(1)).min(1), z.record(field, whole(1))])
         .exactOptional()
@@ -137,8 +154,10 @@ const adapter = z.discriminatedUnion("kind", [
     .strictObject({
       kind: z.literal("dense"),
       target: oneOrMore
-        .exactOptional()
-        .describe("Parts of the names of the trained weights. Default: all weights."),
+        .default("all")
+        .describe(
+          "Ends of the names of the trained weights, or a regular expression over whole names, or all.",
+        ),
     })
     .describe("The weights themselves."),
 ]);
@@ -200,6 +219,10 @@ const local = z.strictObject({
   steps: whole(1).exactOptional().describe("Optimizer steps of a client in a round, in place of epochs."),
   batchSize: whole(1).default(8).describe("Examples of a batch."),
   accumulate: whole(1).default(1).describe("Batches whose gradients make one step."),
+  order: z
+    .enum(["bucketed", "as-given"])
+    .default("bucketed")
+    .describe("Batches of like length in random order, or in the order of the data."),
   clipNorm: z
     .number()
     .positive()
@@ -232,12 +255,12 @@ const schema = z
     clientsPerRound: whole(1).exactOptional().describe("Silos in a round, in place of a share."),
     quorum: whole(1)
       .exactOptional()
-      .describe("Fewest updates that close a round. Default: all that were asked for."),
+      .describe("Fewest updates that make a round count. Default: half of those asked for."),
     deadline: z
       .number()
       .positive()
       .exactOptional()
-      .describe("Seconds until a round closes with its quorum. Default: none."),
+      .describe("Seconds until a round ends with what it has. Default: none."),
     spare: z
       .number()
       .min(0)
@@ -281,7 +304,10 @@ const schema = z
       .union([z.literal("auto"), whole(1)])
       .default("auto")
       .describe("Clients trained side by side; auto goes by cores and free memory."),
-    threads: whole(1).default(1).describe("Threads of one step; 1 gives the same bits on a loaded machine."),
+    threads: z
+      .union([z.literal("auto"), whole(1)])
+      .default("auto")
+      .describe("Threads of one step; auto shares the cores, and a run keeps the number that it began with."),
     device: z.enum(["cpu", "webgpu", "cuda"]).default("cpu").describe("Where steps run."),
     out: field.exactOptional().describe("The run folder. Default: runs/<name> where the command runs."),
   })

@@ -2,10 +2,12 @@ import { z } from "zod";
 import type { Strategy } from "../federation/strategy.ts";
 import { centralized } from "../strategies/centralized.ts";
 import { fedAvg } from "../strategies/fedavg.ts";
+import { fedexLora, fedexLoraKeepLocal, fedexLoraReinit } from "../strategies/fedex-lora.ts";
 import { fedIt } from "../strategies/fedit.ts";
 import { fedAdagrad, fedAdam, fedYogi } from "../strategies/fedopt.ts";
 import { fedProx } from "../strategies/fedprox.ts";
 import { ffaLora } from "../strategies/ffa-lora.ts";
+import { flexLora } from "../strategies/flexlora.ts";
 import { localOnly } from "../strategies/local-only.ts";
 import type { StrategyJob } from "./job.ts";
 
@@ -28,6 +30,11 @@ const serverLearningRate = z.number().positive().default(1e-3).describe("Step si
 const beta1 = z.number().min(0).lt(1);
 const beta2 = z.number().min(0).lt(1).default(0.99).describe("Decay of the server's second moment.");
 const tau = z.number().positive().default(1e-3).describe("Degree of adaptivity.");
+const residualRank = z
+  .int()
+  .min(0)
+  .exactOptional()
+  .describe("Rank of the correction that is sent. Default: exact.");
 const firstMoment = "Decay of the server's first moment.";
 
 /** Every strategy that a job can name, in the order of the documentation. */
@@ -61,6 +68,25 @@ export const strategyEntries: readonly StrategyEntry[] = [
   ),
   entry("fedit", "The means of A and of B.", { weighting }, fedIt),
   entry("ffa-lora", "A frozen at its start; the mean of B.", { weighting }, ffaLora),
+  entry("flexlora", "The mean of the products, cut to each client's rank.", { weighting }, flexLora),
+  entry(
+    "fedex-lora",
+    "FedIT, and what its mean got wrong goes to the base.",
+    { weighting, residualRank },
+    fedexLora,
+  ),
+  entry(
+    "fedex-lora-reinit",
+    "FedEx-LoRA whose factors start anew in each round.",
+    { weighting },
+    fedexLoraReinit,
+  ),
+  entry(
+    "fedex-lora-keep-local",
+    "FedEx-LoRA whose clients keep their factors.",
+    { weighting },
+    fedexLoraKeepLocal,
+  ),
 ];
 
 /** The strategy of a checked job. */

@@ -1,17 +1,18 @@
-import { deviationOfMean, measurements } from "../federation/deviation.ts";
-import { floats, floatTensor, isFactor, isLoraA, type LoraPair, loraModules, loraPair } from "../federation/low-rank.ts";
+import { measurements } from "../federation/deviation.ts";
+import { isFactor, isLoraA, likeTensor, loraModules, loraPair } from "../federation/low-rank.ts";
 import type { BaseChange, RoundContext, StateTree, Strategy, Update } from "../federation/strategy.ts";
 import { commonScaling, normalized, type Weighting, weightsOf } from "../federation/weights.ts";
-import { type ProductTerm, type Svd, svdOfSum } from "../tensor/linalg.ts";
-import { mapParams, type Params, select, weightedMean, zerosLike } from "../tensor/params.ts";
+import { type LowRankTerm, productNormSquared, type Svd, svdOfSum, truncate } from "../tensor/linalg.ts";
+import { type Matrix, matmul, matrix, matrixOf } from "../tensor/matrix.ts";
+import { mapParams, type Params, select, weightedMean } from "../tensor/params.ts";
 import { stream } from "../tensor/random.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
 const paper = "Singhal et al., ACL 2025, https://arxiv.org/abs/2410.09432";
 
-/** Options of all three assignments of FedEx-LoRA. */
+/** Options of FedEx-LoRA. */
 export interface FedexLoraOptions {
-  /** The paper weights clients alike. Default: "samples". */
+  /** The paper counts clients alike. Default: "samples". */
   readonly weighting?: Weighting;
   /** Rank q of the residual that is sent; 0 is FedIT. Default: all of it, which makes the aggregate exact. */
   readonly residualRank?: number;
@@ -19,31 +20,284 @@ export interface FedexLoraOptions {
 
 /**
  * FedEx-LoRA: averages A and B, then adds what that average got wrong, R = Σ p_k B_k A_k − B̄Ā, to the frozen weights:
- * the global model is the mean of the clients' models although the adapter keeps its rank. With `residualRank` the
+ * the global model is the mean of the clients' models although the adapter keeps its rank. With `residualRank`, the
  * best approximation of R of that rank.
  *
  * Singhal et al., ACL 2025, equations 5 to 16. https://arxiv.org/abs/2410.09432
  */
-export function fedexLora({ weighting = "samples", residualRank }: FedexLoraOptions = {}): Strategy<Params> {
+export function fedexLora({
+  weighting = "samples",
+  residualRank = Number.POSITIVE_INFINITY,
+}: FedexLoraOptions = {}): Strategy<Params> {
   return {
     name: "FedEx-LoRA",
-    paper,
+    paper: `${paper}, equations 5 to 16`,
     declares: { changesBase: true, needsLowRank: true, uniformWeights: weighting === "uniform" },
     init: (adapter) => adapter,
     broadcast: (adapter) => ({ params: adapter }),
-    aggregate(before, updates) {
+    aggregate(_, updates) {
       const weights = weightsOf("FedEx-LoRA", updates, weighting); // n_k
-      const scaling = commonScaling("FedEx-LoRA", updates); // α / r
       const adapter = weightedMean(
         updates.map(({ params }) => params),
         weights,
       ); // B̄, Ā
-      const residuals = loraModules(adapter).map((module) => ({
+      const corrections = loraModules(adapter).map((module) => ({
         module,
-        svd: svdOfSum(residualTerms(updates, weights, module, loraPair(adapter, module))),
+        change: residual(updates, weights, module, adapter), // R
+        ideal: products(updates, weights, module),
       }));
-      return { state: adapter, base: [], measurements: {} };
+      return { state: adapter, ...intoBase("FedEx-LoRA", updates, corrections, residualRank) };
     },
     global: (adapter) => adapter,
   };
+}
+
+/** State of `fedexLoraReinit`. */
+export interface FedexReinitState {
+  readonly [key: string]: StateTree;
+  /** The parameters before round 1. */
+  readonly initial: Params;
+  /** Means of what is trained beside the factors. */
+  readonly others: Params;
+}
+
+/**
+ * FedEx-LoRA, assignment "re-initialize": the whole mean product goes into the frozen weights, and all clients restart
+ * from B = 0 and one fresh A, drawn from (seed, round).
+ *
+ * Singhal et al., ACL 2025, section 6. https://arxiv.org/abs/2410.09432
+ */
+export function fedexLoraReinit({
+  weighting = "samples",
+}: Pick<FedexLoraOptions, "weighting"> = {}): Strategy<FedexReinitState> {
+  return {
+    name: "FedEx-LoRA, re-initialized",
+    paper: `${paper}, section 6`,
+    declares: { changesBase: true, needsLowRank: true, uniformWeights: weighting === "uniform" },
+    init: (initial) => ({ initial, others: select(initial, (name) => !isFactor(name)) }),
+    broadcast: ({ others }) => ({ params: others }),
+    local: {
+      start: ({ initial, received, context }) => ({
+        params: merged(restarted(initial, context), received.params),
+      }),
+    },
+    aggregate({ initial }, updates) {
+      const weights = weightsOf("FedEx-LoRA", updates, weighting);
+      const corrections = loraModules(initial).map((module) => {
+        const ideal = products(updates, weights, module);
+        return { module, change: ideal, ideal }; // T = Σ p_k B_k A_k
+      });
+      return {
+        state: { initial, others: meanOfOthers(updates, weights) },
+        ...intoBase("FedEx-LoRA", updates, corrections),
+      };
+    },
+    global: ({ initial, others }) => merged(initial, others),
+  };
+}
+
+/** State of `fedexLoraKeepLocal`. */
+export interface FedexKeepLocalState {
+  readonly [key: string]: StateTree;
+  /** The parameters before round 1: the factors of a client that has never taken part. */
+  readonly initial: Params;
+  /** Means of what is trained beside the factors. */
+  readonly others: Params;
+  /** The factors B_k, A_k that each client trained last. */
+  readonly factors: { readonly [client: string]: Params };
+}
+
+/**
+ * FedEx-LoRA, assignment "keep local": every client goes on from its own factors, on a base of its own
+ * W⁽ᵏ⁾ = W̄ − s B_k A_k, so that all effective weights are the mean W̄; W̄ changes by s Σ p_k (B′_k A′_k − B_k A_k), primes
+ * after training. The paper leaves open what absent clients do: they keep their factors and rebuild their base.
+ *
+ * Singhal et al., ACL 2025, section 6. https://arxiv.org/abs/2410.09432
+ */
+export function fedexLoraKeepLocal({
+  weighting = "samples",
+}: Pick<FedexLoraOptions, "weighting"> = {}): Strategy<FedexKeepLocalState> {
+  return {
+    name: "FedEx-LoRA, local factors kept",
+    paper: `${paper}, section 6`,
+    declares: {
+      changesBase: true,
+      needsLowRank: true,
+      clientState: true,
+      uniformWeights: weighting === "uniform",
+    },
+    init: (initial) => ({ initial, others: select(initial, (name) => !isFactor(name)), factors: {} }),
+    broadcast: ({ others }) => ({ params: others }),
+    local: {
+      remember: (_, initial) => select(initial, isFactor),
+      start: ({ initial, memory, received }) => ({
+        params: merged(merged(initial, memory), received.params),
+      }),
+      personalBase: ({ memory, client }) => [productChange(memory, -client.scaling)], // −s B_k A_k
+      upload: ({ params }) => ({ params, memory: select(params, isFactor) }),
+    },
+    aggregate({ initial, factors }, updates) {
+      const weights = weightsOf("FedEx-LoRA", updates, weighting);
+      const p = normalized(weights);
+      const corrections = loraModules(initial).map((module) => {
+        const change = updates.flatMap(({ params, client }, k) => [
+          term(p[k] ?? 0, params, module), // p_k B′_k A′_k
+          term(-(p[k] ?? 0), factors[client.id] ?? initial, module), // − p_k B_k A_k
+        ]);
+        return { module, change, ideal: products(updates, weights, module) };
+      });
+      const trained = updates.map(({ client, params }) => [client.id, select(params, isFactor)]);
+      return {
+        state: {
+          initial,
+          others: meanOfOthers(updates, weights),
+          factors: { ...factors, ...Object.fromEntries(trained) },
+        },
+        ...intoBase("FedEx-LoRA", updates, corrections),
+      };
+    },
+    global: ({ initial, others }) =>
+      merged(
+        mapParams(initial, (x, name) => (isFactor(name) && !isLoraA(name) ? zerosOf(x) : x)),
+        others,
+      ),
+  };
+}
+
+/** The terms of T = Σ p_k B_k A_k. */
+export function products(
+  updates: readonly Update[],
+  weights: readonly number[],
+  module: string,
+): LowRankTerm[] {
+  const p = normalized(weights);
+  return updates.map(({ params }, k) => term(p[k] ?? 0, params, module));
+}
+
+/**
+ * The terms of R = Σ p_k B_k A_k − B̄Ā, centred: R = Σ_{k<K} p_k (B_k − B̄)(A_k − A_K). There are (K − 1) r columns, and
+ * no two large products cancel.
+ */
+export function residual(
+  updates: readonly Update[],
+  weights: readonly number[],
+  module: string,
+  mean: Params,
+): LowRankTerm[] {
+  const p = normalized(weights);
+  const center = matrixOf(loraPair(mean, module).loraB); // B̄
+  const last = updates.at(-1)?.params ?? mean;
+  const anchor = matrixOf(loraPair(last, module).loraA); // A_K
+  return updates.slice(0, -1).map(({ params }, k) => {
+    const { left, right } = term(p[k] ?? 0, params, module);
+    return { coefficient: p[k] ?? 0, left: minus(left, center), right: minus(right, anchor) };
+  });
+}
+
+interface Correction {
+  readonly module: string;
+  /** Terms of the change of the base, unscaled. */
+  readonly change: readonly LowRankTerm[];
+  /** Terms of the ideal mean product, unscaled. */
+  readonly ideal: readonly LowRankTerm[];
+}
+
+/** W ← W + s·change at rank q at most, in factors or, where that is cheaper, dense; and what was cut off. */
+function intoBase(
+  who: string,
+  updates: readonly Update[],
+  corrections: readonly Correction[],
+  q: number = Number.POSITIVE_INFINITY,
+): { readonly base: readonly BaseChange[]; readonly measurements: Readonly<Record<string, number>> } {
+  const scale = commonScaling(who, updates); // s = α / r
+  const left = new Map<string, Tensor>();
+  const right = new Map<string, Tensor>();
+  const difference = new Map<string, Tensor>();
+  const measured: { module: string; deviation: number; ideal: number }[] = [];
+  for (const { module, change, ideal } of corrections) {
+    const like = loraPair(updates[0]?.params ?? new Map(), module).loraB;
+    const norm = Math.sqrt(productNormSquared(ideal)); // ‖T‖
+    const svd = change.length > 0 ? aboveNoise(svdOfSum(change), norm) : undefined;
+    const sent = svd && truncate(svd, q);
+    const cut =
+      svd?.singularValues.slice(sent?.singularValues.length).reduce((sum, sigma) => sum + sigma * sigma, 0) ??
+      0;
+    measured.push({ module, deviation: scale * Math.sqrt(cut), ideal: scale * norm });
+    if (!sent || sent.singularValues.length === 0) continue;
+    const factor = scaledColumns(sent); // UΣ
+    const name = `${module}.weight`;
+    if (factor.cols * (factor.rows + sent.vt.cols) < factor.rows * sent.vt.cols) {
+      left.set(name, likeTensor(like, factor));
+      right.set(name, likeTensor(like, sent.vt));
+    } else {
+      const dense = matmul(factor, sent.vt);
+      difference.set(name, likeTensor(like, { ...dense, data: dense.data.map((x) => scale * x) }));
+    }
+  }
+  const base: BaseChange[] = [];
+  if (left.size > 0) base.push({ kind: "factors", left, right, scale });
+  if (difference.size > 0) base.push({ kind: "dense", difference });
+  return { base, measurements: measurements(measured) };
+}
+
+/** Drops what rounding leaves of a sum that is zero: components below the last bit of the ideal product. */
+function aboveNoise(svd: Svd, norm: number): Svd {
+  const noise = 2 ** -52 * Math.max(svd.u.rows, svd.vt.cols) * norm;
+  return truncate(svd, svd.singularValues.filter((sigma) => sigma > noise).length);
+}
+
+function scaledColumns({ u, singularValues }: Svd): Matrix {
+  const scaled = matrix(u.rows, u.cols);
+  for (let i = 0; i < scaled.data.length; i++) scaled.data[i] = u.data[i]! * singularValues[i % u.cols]!;
+  return scaled;
+}
+
+/** The product of every pair as a change of the base. */
+function productChange(pairs: Params, scale: number): BaseChange {
+  const modules = loraModules(pairs);
+  return {
+    kind: "factors",
+    left: new Map(modules.map((module) => [`${module}.weight`, loraPair(pairs, module).loraB])),
+    right: new Map(modules.map((module) => [`${module}.weight`, loraPair(pairs, module).loraA])),
+    scale,
+  };
+}
+
+/** B = 0 and A uniform in ±1/√in as at the start of PEFT's LoRA; in round 1 the start itself. */
+function restarted(initial: Params, { seed, round }: RoundContext): Params {
+  if (round === 1) return initial;
+  return mapParams(initial, (tensor, name) => {
+    if (!isFactor(name)) return tensor;
+    if (!isLoraA(name)) return zerosOf(tensor);
+    const [rank = 0, width = 0] = tensor.shape;
+    const a = matrix(rank, width);
+    const bound = 1 / Math.sqrt(width);
+    stream({ seed, round, purpose: `fedex-lora restart ${name}` }).fillUniform(a.data, -bound, bound);
+    return likeTensor(tensor, a);
+  });
+}
+
+function zerosOf(tensor: Tensor): Tensor {
+  const [rows = 0, cols = 0] = tensor.shape;
+  return likeTensor(tensor, matrix(rows, cols));
+}
+
+function meanOfOthers(updates: readonly Update[], weights: readonly number[]): Params {
+  return weightedMean(
+    updates.map(({ params }) => select(params, (name) => !isFactor(name))),
+    weights,
+  );
+}
+
+function term(coefficient: number, params: Params, module: string): LowRankTerm {
+  const { loraA, loraB } = loraPair(params, module);
+  return { coefficient, left: matrixOf(loraB), right: matrixOf(loraA) };
+}
+
+function minus(x: Matrix, y: Matrix): Matrix {
+  return { ...x, data: x.data.map((value, i) => value - y.data[i]!) };
+}
+
+function merged(params: Params, by: Params): Params {
+  return mapParams(params, (tensor, name) => by.get(name) ?? tensor);
 }

@@ -6,19 +6,21 @@ interface SmallFloat {
   readonly mantissaBits: number;
   readonly bias: number;
   readonly signBit: number;
-  /** The pattern that a magnitude beyond the range becomes. */
+  /** The pattern that a finite magnitude beyond the range becomes. */
   readonly overflow: number;
+  /** The pattern of infinity; that of NaN where the format has no infinity. */
+  readonly infinity: number;
   readonly nan: number;
 }
 
 type StorageFloat = "float16" | "bfloat16" | "float8e4m3" | "float8e5m2";
 
 const formats: { readonly [K in StorageFloat]: SmallFloat } = {
-  float16: { mantissaBits: 10, bias: 15, signBit: 0x8000, overflow: 0x7c00, nan: 0x7e00 },
-  bfloat16: { mantissaBits: 7, bias: 127, signBit: 0x8000, overflow: 0x7f80, nan: 0x7fc0 },
-  // The OCP format e4m3fn: no infinities, the one NaN is S.1111.111, the largest value 448.
-  float8e4m3: { mantissaBits: 3, bias: 7, signBit: 0x80, overflow: 0x7f, nan: 0x7f },
-  float8e5m2: { mantissaBits: 2, bias: 15, signBit: 0x80, overflow: 0x7c, nan: 0x7e },
+  float16: { mantissaBits: 10, bias: 15, signBit: 0x8000, overflow: 0x7c00, infinity: 0x7c00, nan: 0x7e00 },
+  bfloat16: { mantissaBits: 7, bias: 127, signBit: 0x8000, overflow: 0x7f80, infinity: 0x7f80, nan: 0x7fc0 },
+  // The OCP format e4m3fn: no infinities, the one NaN is S.1111.111. Overflow saturates at 448, as in PyTorch.
+  float8e4m3: { mantissaBits: 3, bias: 7, signBit: 0x80, overflow: 0x7e, infinity: 0x7f, nan: 0x7f },
+  float8e5m2: { mantissaBits: 2, bias: 15, signBit: 0x80, overflow: 0x7c, infinity: 0x7c, nan: 0x7e },
 };
 
 /** A tensor as float32: storage floats exactly, the rest rounded to nearest. A float32 tensor is returned as it is. */
@@ -27,14 +29,22 @@ export function widen(tensor: Tensor): Tensor<"float32"> {
 }
 
 /**
- * A tensor with another element type. Floats round once, to nearest even; what exceeds the range becomes an infinity
- * (NaN in float8e4m3, which has none). Throws RangeError where an integer type cannot hold a value exactly.
+ * A tensor with another element type. Floats round once, to nearest even; what exceeds the range becomes an infinity.
+ * float8e4m3 has none: there finite values saturate at 448 and infinities become NaN. Throws RangeError where an integer
+ * type cannot hold a value exactly.
  */
 export function convert<K extends DType>(tensor: Tensor, dtype: K): Tensor<K> {
   if (hasDtype(tensor, dtype)) return tensor;
-  const values = isStorageFloat(tensor.dtype) ? widenBits(tensor.data, tensor.dtype) : tensor.data;
-  const data = allocate(dtype, values.length);
-  write(data, dtype, values);
+  if (isStorageFloat(tensor.dtype)) {
+    const wide: Tensor = {
+      dtype: "float32",
+      shape: tensor.shape,
+      data: widenBits(tensor.data, tensor.dtype),
+    };
+    return convert(wide, dtype);
+  }
+  const data = allocate(dtype, tensor.data.length);
+  write(data, dtype, tensor.data);
   return { dtype, shape: tensor.shape, data };
 }
 
@@ -55,9 +65,9 @@ function write(target: HostArray, dtype: DType, values: HostArray): void {
       if (integer !== undefined) target[i] = integer;
       if (integer === undefined || target[i] !== integer) throw inexact(value, i, dtype);
     }
-  } else if (isStorageFloat(dtype)) {
-    const narrow = narrower(formats[dtype]);
-    for (let i = 0; i < target.length; i++) target[i] = narrow(Number(values[i]));
+  } else if (isStorageFloat(dtype) && (target instanceof Uint16Array || target instanceof Uint8Array)) {
+    const floats = values instanceof Float32Array ? values : Float64Array.from(Array.from(values, Number));
+    narrowInto(target, floats, formats[dtype]);
   } else if (target instanceof Float32Array || target instanceof Float64Array) {
     for (let i = 0; i < target.length; i++) target[i] = Number(values[i]);
   } else {
@@ -74,23 +84,35 @@ function inexact(value: number | bigint, index: number, dtype: DType): RangeErro
   return new RangeError(`convert: element ${index} is ${value}, which ${dtype} cannot hold`);
 }
 
-/** Rounds to a small format: v = q 2^(e - m) with integer q in [2^m, 2^(m+1)], or q below 2^m at the smallest e. */
-function narrower({ mantissaBits, bias, signBit, overflow, nan }: SmallFloat): (value: number) => number {
+/** Rounds to a small format: |v| = q 2^(e - m) with integer q in [2^m, 2^(m+1)], or q below 2^m at the smallest e. */
+function narrowInto(
+  target: Uint16Array | Uint8Array,
+  values: Float32Array | Float64Array,
+  { mantissaBits, bias, signBit, overflow, infinity, nan }: SmallFloat,
+): void {
   const float = new Float64Array(1);
   const words = new Uint32Array(float.buffer);
-  const high = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1 ? 1 : 0;
+  const high = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1 ? 1 : 0; // the word with sign and exponent
+  const smallest = 1 - bias;
   const one = 2 ** mantissaBits;
-  return (value) => {
+  const unitsAt = Float64Array.from({ length: 2 * bias + 1 }, (_, k) => 2 ** (mantissaBits - smallest - k));
+  for (let i = 0; i < target.length; i++) {
+    const value = values[i]!;
     float[0] = value;
-    const sign = words[high]! >>> 31 === 1 ? signBit : 0;
-    if (Number.isNaN(value)) return nan | sign;
-    const exponent = Math.max(((words[high]! >>> 20) & 0x7ff) - 1023, 1 - bias);
-    if (exponent > bias + 1) return overflow | sign;
-    const units = (value < 0 ? -value : value) * 2 ** (mantissaBits - exponent);
+    const top = words[high]!;
+    const sign = top >>> 31 === 1 ? signBit : 0;
+    const own = ((top >>> 20) & 0x7ff) - 1023;
+    const exponent = own < smallest ? smallest : own;
+    if (exponent > bias + 1) {
+      target[i] = sign | (own < 1024 ? overflow : Number.isNaN(value) ? nan : infinity);
+      continue;
+    }
+    const units = (value < 0 ? -value : value) * unitsAt[exponent - smallest]!;
     const rounded = units + 1.5 * 2 ** 52 - 1.5 * 2 ** 52; // to nearest, ties to even
     // A carry out of the mantissa walks into the exponent by itself.
-    return Math.min((exponent + bias) * one + rounded - one, overflow) | sign;
-  };
+    const magnitude = (exponent + bias) * one + rounded - one;
+    target[i] = sign | (magnitude < overflow ? magnitude : overflow);
+  }
 }
 
 /** Widens storage bits to float32, through a table of the magnitudes that float32 spells with shifted bits. */
@@ -112,11 +134,12 @@ function widenBits(bits: HostArray, dtype: StorageFloat): Float32Array {
   return out;
 }
 
-function decode(pattern: number, { mantissaBits, bias, signBit, overflow }: SmallFloat): number {
+function decode(pattern: number, { mantissaBits, bias, signBit, infinity, nan }: SmallFloat): number {
   const magnitude = pattern & (signBit - 1);
   const sign = pattern & signBit ? -1 : 1;
-  if (magnitude >= overflow)
-    return magnitude === 0x7c && overflow === 0x7c ? sign * Number.POSITIVE_INFINITY : Number.NaN;
+  if (magnitude >= infinity) {
+    return magnitude === infinity && infinity !== nan ? sign * Number.POSITIVE_INFINITY : Number.NaN;
+  }
   const exponent = magnitude >>> mantissaBits;
   const fraction = magnitude & (2 ** mantissaBits - 1);
   const units = exponent === 0 ? fraction : fraction + 2 ** mantissaBits;

@@ -209,9 +209,12 @@ export function ceilLog2(x: number): number {
 
 /** Index of the first value that is NaN or beyond the bound; -1 where there is none. */
 function firstBeyond(data: Float32Array, bound: number): number {
-  for (let i = 0; i < data.length; i++) {
-    const value = data[i]!;
-    if (!(value <= bound && value >= -bound)) return i;
+  // Blocks without a branch on each value; a block that fails is searched.
+  for (let start = 0; start < data.length; start += 1024) {
+    const end = Math.min(start + 1024, data.length);
+    let within = 1;
+    for (let i = start; i < end; i++) within &= Number(Math.abs(data[i]!) <= bound);
+    if (within === 0) return data.findIndex((value) => !(Math.abs(value) <= bound));
   }
   return -1;
 }

@@ -36,9 +36,9 @@ export function svd(a: Matrix): Svd {
     const { u, singularValues, vt } = svd(transpose(a));
     return fixSigns({ u: transpose(vt), singularValues, vt: transpose(u) });
   }
-  const factored = factorize(transpose(a).data, a.rows, a.cols);
-  const { left, singularValues, right } = jacobi(factored.r);
-  return fixSigns({ u: applyQ(factored, left), singularValues, vt: right });
+  const factored = factorize(transpose(a).data, a.rows, a.cols); // A = Q R
+  const { u, singularValues, vt } = triangularSvd(factored.r);
+  return fixSigns({ u: applyQ(factored, u), singularValues, vt });
 }
 
 /**
@@ -358,47 +358,97 @@ function applyQ({ rows, count, v, tau }: Factored, x: Matrix): Matrix {
 }
 
 /**
- * One-sided Jacobi on R^T for square R: `R = left diag(singularValues) right`. Rotations make the rows of R orthogonal;
- * their norms are the singular values, their directions the right vectors, the product of the rotations the left ones.
- * Demmel and Veselic, "Jacobi's method is more accurate than QR", 1992.
+ * One-sided Jacobi for a square matrix. It is factored again with pivoting, R P = Q_2 R_2, which orders the rows of R_2
+ * and so saves sweeps; rotations then make those rows orthogonal. Their norms are the singular values, their directions
+ * the right vectors; the left ones are the orthonormal factor of R_2 V, whose columns are u_j sigma_j.
+ * Drmac and Veselic, "New fast and accurate Jacobi SVD algorithm", 2008.
  */
-function jacobi(r: Matrix): { left: Matrix; singularValues: Float64Array; right: Matrix } {
+function triangularSvd(r: Matrix): Svd {
   const n = r.rows;
-  const x = r.data.slice();
-  const scale = powerOfTwoScale(x);
-  if (scale !== 1) for (let i = 0; i < x.length; i++) x[i] = x[i]! / scale;
-  const turns = identity(n).data;
+  const columns = transpose(r).data;
+  const scale = powerOfTwoScale(columns);
+  if (scale !== 1) for (let i = 0; i < columns.length; i++) columns[i] = columns[i]! / scale;
+  const { factored, order } = factorizePivoted(columns, n);
+  const x = factored.r.data.slice();
+  orthogonalizeRows(x, n);
+  const lengths = Float64Array.from({ length: n }, (_, p) => Math.sqrt(squaredLength(x, p * n, n)));
+  const byLength = descending(lengths);
+  const right = pickRows({ rows: n, cols: n, data: x }, byLength);
+  const singularValues = Float64Array.from(byLength, (p) => lengths[p]!);
+  const rank = singularValues.findLastIndex((value) => value > 0) + 1;
+  for (let row = 0; row < rank; row++) {
+    for (let i = row * n; i < row * n + n; i++) right.data[i] = right.data[i]! / singularValues[row]!;
+  }
+  if (rank < n) completeRows(right, rank);
+  const scaled = factorize(transpose(matmul(factored.r, right, { transposeB: true })).data, n, n);
+  const signs = matrix(n, n);
+  for (let j = 0; j < n; j++) signs.data[j * n + j] = scaled.r.data[j * n + j]! < 0 ? -1 : 1;
+  const vt = matrix(n, n);
+  for (let row = 0; row < n; row++) {
+    for (let i = 0; i < n; i++) vt.data[row * n + order[i]!] = right.data[row * n + i]!;
+  }
+  return {
+    u: applyQ(factored, applyQ(scaled, signs)),
+    singularValues: singularValues.map((value) => value * scale),
+    vt,
+  };
+}
+
+/**
+ * Rotates the n rows of length n until they are orthogonal, relative to their lengths. Convergence is quadratic: a sweep
+ * that met only cosines below 2^-28 leaves them at rounding level.
+ */
+function orthogonalizeRows(x: Float64Array, n: number): void {
   const squares = new Float64Array(n);
-  const tolerance = 2 ** -52 * Math.sqrt(n);
-  for (let sweep = 0, rotated = true; rotated && sweep < MAX_SWEEPS; sweep++) {
-    rotated = false;
+  const tolerance = 2 ** -53 * Math.max(4, n);
+  let largest = 1;
+  for (let sweep = 0; largest > 2 ** -28 && sweep < MAX_SWEEPS; sweep++) {
+    largest = 0;
     for (let p = 0; p < n; p++) squares[p] = squaredLength(x, p * n, n);
     for (let p = 0; p < n - 1; p++) {
       for (let q = p + 1; q < n; q++) {
-        let inner = 0;
-        for (let i = p * n, j = q * n; i < p * n + n; i++, j++) inner += x[i]! * x[j]!;
-        if (Math.abs(inner) <= tolerance * Math.sqrt(squares[p]!) * Math.sqrt(squares[q]!)) continue;
-        rotated = true;
+        const inner = dot(x, p * n, q * n, n);
+        const cosine = Math.abs(inner) / (Math.sqrt(squares[p]!) * Math.sqrt(squares[q]!));
+        if (!(cosine > tolerance)) continue; // also for a row of zeros, where it is NaN
+        largest = Math.max(largest, cosine);
         const [cos, sin] = rotation(squares[p]!, squares[q]!, inner);
         rotateVectors(x, p * n, q * n, n, cos, sin);
-        rotateVectors(turns, p * n, q * n, n, cos, sin);
-        squares[p] = squaredLength(x, p * n, n);
-        squares[q] = squaredLength(x, q * n, n);
+        const moved = (sin / cos) * inner;
+        squares[p] = squaredAfter(squares[p]!, -moved, x, p * n, n);
+        squares[q] = squaredAfter(squares[q]!, moved, x, q * n, n);
       }
     }
   }
-  const lengths = Float64Array.from({ length: n }, (_, p) => Math.sqrt(squaredLength(x, p * n, n)));
-  const order = descending(lengths);
-  const right = pickRows({ rows: n, cols: n, data: x }, order);
-  const singularValues = Float64Array.from(order, (p) => lengths[p]! * scale);
-  let rank = 0;
-  for (const [row, p] of order.entries()) {
-    if (lengths[p] === 0) break;
-    for (let i = row * n; i < row * n + n; i++) right.data[i] = right.data[i]! / lengths[p]!;
-    rank++;
+}
+
+/** Householder QR of n columns of length n, each step taking the longest remaining column; `a` is overwritten. */
+function factorizePivoted(a: Float64Array, n: number): { factored: Factored; order: number[] } {
+  const v = new Float64Array(n * n);
+  const tau = new Float64Array(n);
+  const order = Array.from({ length: n }, (_, j) => j);
+  const column = new Float64Array(n);
+  for (let j = 0; j < n; j++) {
+    let pivot = j;
+    let longest = -1;
+    for (let c = j; c < n; c++) {
+      const length = squaredLength(a, c * n + j, n - j);
+      if (length > longest) {
+        longest = length;
+        pivot = c;
+      }
+    }
+    if (pivot !== j) {
+      column.set(a.subarray(j * n, (j + 1) * n));
+      a.copyWithin(j * n, pivot * n, (pivot + 1) * n);
+      a.set(column, pivot * n);
+      [order[j], order[pivot]] = [order[pivot]!, order[j]!];
+    }
+    tau[j] = reflector(a, v, j, n);
+    for (let c = j + 1; c < n; c++) reflect(a, c * n, v, j, n, tau[j]!);
   }
-  if (rank < n) completeRows(right, rank);
-  return { left: transpose(pickRows({ rows: n, cols: n, data: turns }, order)), singularValues, right };
+  const r = transpose({ rows: n, cols: n, data: a });
+  for (let i = 1; i < n; i++) r.data.fill(0, i * n, i * n + i);
+  return { factored: { rows: n, count: n, v, tau, r }, order };
 }
 
 /** Cosine and sine of the rotation that diagonalizes [[a, off], [off, b]] by the smaller angle. */
@@ -419,10 +469,28 @@ function rotateVectors(x: Float64Array, p: number, q: number, n: number, cos: nu
   }
 }
 
+/** The squared length after a rotation that changed it by `change`; measured again where that cancels digits. */
+function squaredAfter(before: number, change: number, x: Float64Array, start: number, n: number): number {
+  const after = before + change;
+  return after > 0.1 * before ? after : squaredLength(x, start, n);
+}
+
 function squaredLength(x: Float64Array, start: number, n: number): number {
-  let sum = 0;
-  for (let i = start; i < start + n; i++) sum += x[i]! * x[i]!;
-  return sum;
+  return dot(x, start, start, n);
+}
+
+/** The inner product of two stretches of x, in two partial sums that the processor works on side by side. */
+function dot(x: Float64Array, p: number, q: number, n: number): number {
+  let even = 0;
+  let odd = 0;
+  let i = p;
+  let j = q;
+  for (const end = p + n - 1; i < end; i += 2, j += 2) {
+    even += x[i]! * x[j]!;
+    odd += x[i + 1]! * x[j + 1]!;
+  }
+  if (n % 2 === 1) even += x[i]! * x[j]!;
+  return even + odd;
 }
 
 /** Replaces the rows from `rank` on by an orthonormal completion of the first ones. */
@@ -446,7 +514,7 @@ function powerOfTwoScale(values: Float64Array): number {
   let largest = 0;
   for (let i = 0; i < values.length; i++) {
     const magnitude = Math.abs(values[i]!);
-    if (!(magnitude <= largest)) largest = magnitude;
+    if (magnitude > largest || Number.isNaN(magnitude)) largest = magnitude;
   }
   if (!(largest < Number.POSITIVE_INFINITY))
     throw new RangeError("linalg: the matrix holds NaN or an infinity");

@@ -79,13 +79,11 @@ interface Member {
   fail: ((error: Error) => void) | undefined;
 }
 
-/** TypeScript sources run through tsx, the built package as it is. */
+/** The built package starts its worker as it is; sources go through a loader. */
 function workerFile(): { readonly url: URL; readonly execArgv: string[] } {
-  const source = import.meta.url.endsWith(".ts");
-  return {
-    url: new URL(source ? "./worker.node.ts" : "./worker.node.js", import.meta.url),
-    execArgv: source ? ["--conditions=@tributary/source", "--import", "tsx"] : [],
-  };
+  return import.meta.url.endsWith(".ts")
+    ? { url: new URL("./worker-source.mjs", import.meta.url), execArgv: ["--conditions=@tributary/source"] }
+    : { url: new URL("./worker.node.js", import.meta.url), execArgv: [] };
 }
 
 /** Starts the workers and waits until each holds the base weights. */

@@ -115,6 +115,31 @@ function update(
   return outputs;
 }
 
+/** The outputs of one whole step, simplified: what `StepGraphs.step` holds. */
+export function stepOutputs(options: StepOptions): ReadonlyMap<string, Value> {
+  return simplified(traceWhole(options));
+}
+
+function traceWhole(options: StepOptions): Map<string, Value> {
+  const { loss, trainable, rule } = options;
+  const mean = div(loss.sum, loss.count);
+  const penalty = rule?.penalty?.(trainable, receivedInputs(trainable));
+  const means = gradients(penalty ? add(mean, penalty) : mean, [...trainable.values()]);
+  return new Map([["loss", loss.sum], ["count", loss.count], ...update(options, named(trainable, means))]);
+}
+
+/** The values at the start of the round, as graph inputs. */
+function receivedInputs(trainable: Values): Values {
+  return new Map(
+    [...trainable].map(([name, { dtype, shape }]) => [name, input(feedNames.received(name), dtype, shape)]),
+  );
+}
+
+/** Values in the order of the trained parameters, by their names. */
+function named(trainable: Values, values: readonly Value[]): Values {
+  return new Map([...trainable.keys()].map((name, i) => [name, values[i] ?? fill([], 0)] as const));
+}
+
 /** Traces loss, backward pass and optimizer into one step, and into the two halves of an accumulated step. */
 export function traceStep(options: StepOptions): StepGraphs {
   const { loss, trainable, rule } = options;
@@ -122,18 +147,9 @@ export function traceStep(options: StepOptions): StepGraphs {
     throw new RangeError("step: nothing is trainable; choose a target that matches a layer");
   const names = [...trainable.keys()];
   const wrt = [...trainable.values()];
-  const received: Values = new Map(
-    [...trainable].map(([name, { dtype, shape }]) => [name, input(feedNames.received(name), dtype, shape)]),
-  );
-  const penalty = rule?.penalty?.(trainable, received);
-  const named = (values: readonly Value[]): Values =>
-    new Map(names.map((name, i) => [name, values[i] ?? fill([], 0)] as const));
-
-  const mean = div(loss.sum, loss.count);
-  const whole = gradients(penalty ? add(mean, penalty) : mean, wrt);
-  const step = new Map([["loss", loss.sum], ["count", loss.count], ...update(options, named(whole))]);
-
+  const penalty = rule?.penalty?.(trainable, receivedInputs(trainable));
   const sums = named(
+    trainable,
     wrt.map((value, i) => input(feedNames.gradient(names[i] ?? ""), value.dtype, value.shape)),
   );
   const accumulate = new Map<string, Value>([
@@ -146,7 +162,7 @@ export function traceStep(options: StepOptions): StepGraphs {
   });
 
   const count = input("count", loss.count.dtype, []);
-  const ofPenalty = penalty ? named(gradients(penalty, wrt)) : undefined;
+  const ofPenalty = penalty ? named(trainable, gradients(penalty, wrt)) : undefined;
   const means = new Map(
     names.map((name) => {
       const data = div(pick(sums, name), count);
@@ -154,7 +170,7 @@ export function traceStep(options: StepOptions): StepGraphs {
     }),
   );
   return {
-    step: encode(step),
+    step: encode(traceWhole(options)),
     accumulate: encode(accumulate),
     apply: encode(update(options, means)),
   };
@@ -162,9 +178,12 @@ export function traceStep(options: StepOptions): StepGraphs {
 
 /** ONNX bytes of named outputs, after the passes. */
 export function encode(outputs: ReadonlyMap<string, Value>): Uint8Array<ArrayBuffer> {
-  const names = [...outputs.keys()];
+  return encodeOnnx({ outputs: simplified(outputs) });
+}
+
+function simplified(outputs: ReadonlyMap<string, Value>): ReadonlyMap<string, Value> {
   const values = simplify([...outputs.values()]);
-  return encodeOnnx({ outputs: new Map(names.map((name, i) => [name, values[i] ?? fill([], 0)] as const)) });
+  return new Map([...outputs.keys()].map((name, i) => [name, values[i] ?? fill([], 0)] as const));
 }
 
 function pick(values: Values, name: string): Value {

@@ -32,7 +32,11 @@ interface Fleet {
 
 function fleet(unequalRanks: boolean): Fleet {
   const ranks = unequalRanks ? [1, 3, 2] : [3, 3, 3];
-  const clients = ["c0", "c1", "c2"].map((id, i) => ({ id, rank: ranks[i] ?? 3, scaling: unequalRanks ? 6 / (ranks[i] ?? 3) : 2 }));
+  const clients = ["c0", "c1", "c2"].map((id, i) => ({
+    id,
+    rank: ranks[i] ?? 3,
+    scaling: unequalRanks ? 6 / (ranks[i] ?? 3) : 2,
+  }));
   const initial = new Map<string, Tensor>();
   for (const module of moduleNames) {
     const [out, width] = modules[module];
@@ -41,7 +45,15 @@ function fleet(unequalRanks: boolean): Fleet {
   }
   initial.set("head.weight", draw([2, 3], "head", 1));
   initial.set("head.bias", draw([2], "bias", 1));
-  return { clients, numExamples: new Map([["c0", 30], ["c1", 50], ["c2", 120]]), initial };
+  return {
+    clients,
+    numExamples: new Map([
+      ["c0", 30],
+      ["c1", 50],
+      ["c2", 120],
+    ]),
+    initial,
+  };
 }
 
 function draw(shape: readonly number[], purpose: string, scale: number): Tensor {
@@ -91,7 +103,10 @@ class Rehearsal<State extends StateTree> {
       const { memory, ...up } = half.upload({ params, numExamples, steps: 4, learningRate: 0.1 });
       this.memories.set(client.id, memory);
       updates.push({ client, numExamples, ...up });
-      effective.set(client.id, this.effective(params, client.scaling, applyChanges(this.offset, half.personalBase)));
+      effective.set(
+        client.id,
+        this.effective(params, client.scaling, applyChanges(this.offset, half.personalBase)),
+      );
     }
     return { updates, effective };
   }
@@ -115,7 +130,10 @@ class Rehearsal<State extends StateTree> {
     return new Map(
       moduleNames.map((module) => {
         const [out, width] = modules[module];
-        const sum = Float64Array.from(offset.get(`${module}.weight`)?.data ?? new Float64Array(out * width), Number);
+        const sum = Float64Array.from(
+          offset.get(`${module}.weight`)?.data ?? new Float64Array(out * width),
+          Number,
+        );
         const a = params.get(`${module}.lora_A.weight`);
         const b = params.get(`${module}.lora_B.weight`);
         const rank = a?.shape[0] ?? 0;
@@ -129,21 +147,40 @@ class Rehearsal<State extends StateTree> {
   }
 }
 
-function moved(params: Params, step: number, key: string, trainable: (name: string, phase: number) => boolean = () => true): Params {
+function moved(
+  params: Params,
+  step: number,
+  key: string,
+  trainable: (name: string, phase: number) => boolean = () => true,
+): Params {
   return new Map(
-    [...params].map(([name, { shape, data }]) => {
+    [...params].map(([name, { shape, data }]): [string, Tensor] => {
       const random = stream({ seed: SEED, purpose: `${key}/${name}` });
       const change = trainable(name, 0) ? step : 0;
-      return [name, { dtype: "float32", shape, data: Float32Array.from(data, (x) => Number(x) + change * random.normal()) }];
+      return [
+        name,
+        {
+          dtype: "float32",
+          shape,
+          data: Float32Array.from(numbers(data), (x) => x + change * random.normal()),
+        },
+      ];
     }),
   );
+}
+
+function numbers(data: Iterable<number | bigint>): number[] {
+  return [...data].map(Number);
 }
 
 function plain(value: unknown): unknown {
   return structuredClone(value);
 }
 
-function expectClose(got: ReadonlyMap<string, ArrayLike<number>>, want: ReadonlyMap<string, ArrayLike<number>>): void {
+function expectClose(
+  got: ReadonlyMap<string, ArrayLike<number>>,
+  want: ReadonlyMap<string, ArrayLike<number>>,
+): void {
   expect([...got.keys()]).toEqual([...want.keys()]);
   for (const [name, values] of want) {
     const other = got.get(name);
@@ -154,7 +191,10 @@ function expectClose(got: ReadonlyMap<string, ArrayLike<number>>, want: Readonly
 }
 
 /** The laws that every strategy keeps. Call it inside a `describe` of the strategy. */
-export function describeStrategy<State extends StateTree>(make: () => Strategy<State>, expectations: StrategyExpectations): void {
+export function describeStrategy<State extends StateTree>(
+  make: () => Strategy<State>,
+  expectations: StrategyExpectations,
+): void {
   const { except = {} } = expectations;
   const { declares } = make();
 
@@ -224,7 +264,8 @@ export function describeStrategy<State extends StateTree>(make: () => Strategy<S
   it("keeps names, shapes and dtypes", () => {
     const run = new Rehearsal(make());
     run.adopt(run.aggregate(run.train(1, 0.3).updates, 1));
-    const layout = (params: Params) => [...params].map(([name, { dtype, shape }]) => [name, dtype, [...shape]]);
+    const layout = (params: Params) =>
+      [...params].map(([name, { dtype, shape }]) => [name, dtype, [...shape]]);
     expect(layout(run.strategy.global(run.state))).toEqual(layout(run.fleet.initial));
   });
 
@@ -239,7 +280,9 @@ export function describeStrategy<State extends StateTree>(make: () => Strategy<S
     const names = [...run.fleet.initial.keys()];
     for (const client of run.fleet.clients) {
       const down = run.strategy.broadcast(run.state, client, run.context(2));
-      expect([...down.params.keys()].sort()).toEqual(names.filter((name) => expectations.down.test(name)).sort());
+      expect([...down.params.keys()].sort()).toEqual(
+        names.filter((name) => expectations.down.test(name)).sort(),
+      );
       expect(down.extra ?? new Map()).toEqual(new Map());
     }
     for (const { params, extra = new Map() } of run.train(2, 0.3).updates) {
@@ -252,30 +295,45 @@ export function describeStrategy<State extends StateTree>(make: () => Strategy<S
     const run = new Rehearsal(make());
     const { updates } = run.train(1, 0.3);
     const bare = run.aggregate(updates, 1);
-    const wrapped = clipped(make(), { norm: Number.POSITIVE_INFINITY }).aggregate(run.state, updates, run.context(1));
+    const wrapped = clipped(make(), { norm: Number.POSITIVE_INFINITY }).aggregate(
+      run.state,
+      updates,
+      run.context(1),
+    );
     expect(wrapped).toEqual(bare);
   });
 
-  it.runIf(declares.weightedSum)("reaches the same state from the mean of its updates, as it declares", () => {
-    const run = new Rehearsal(make());
-    const { updates } = run.train(1, 0.3);
-    const total = updates.reduce((sum, { numExamples }) => sum + numExamples, 0);
-    const mean = new Map(
-      [...(updates[0]?.params ?? [])].map(([name, { shape, data }]): [string, Tensor] => {
-        const values = Float32Array.from(data, (_, i) =>
-          updates.reduce(
-            (sum, u) => sum + ((declares.uniformWeights ? 1 / updates.length : u.numExamples / total) * Number(u.params.get(name)?.data[i])),
-            0,
-          ),
-        );
-        return [name, { dtype: "float32", shape, data: values }];
-      }),
-    );
-    const client = run.fleet.clients[0] ?? { id: "c0", rank: 3, scaling: 2 };
-    const streamed = run.aggregate([{ client, numExamples: total, params: mean, folded: updates.length }], 1);
-    expectClose(run.globalWeights(streamed.state), run.globalWeights(run.aggregate(updates, 1).state));
-    expect(streamed.measurements ?? {}, "a streamed mean cannot know its deviation").toEqual({});
-  });
+  it.runIf(declares.weightedSum)(
+    "reaches the same state from the mean of its updates, as it declares",
+    () => {
+      const run = new Rehearsal(make());
+      const { updates } = run.train(1, 0.3);
+      const total = updates.reduce((sum, { numExamples }) => sum + numExamples, 0);
+      const mean = new Map(
+        [...(updates[0]?.params ?? new Map<string, Tensor>())].map(
+          ([name, { shape, data }]): [string, Tensor] => {
+            const values = Float32Array.from(numbers(data), (_, i) =>
+              updates.reduce(
+                (sum, u) =>
+                  sum +
+                  (declares.uniformWeights ? 1 / updates.length : u.numExamples / total) *
+                    Number(u.params.get(name)?.data[i]),
+                0,
+              ),
+            );
+            return [name, { dtype: "float32", shape, data: values }];
+          },
+        ),
+      );
+      const client = run.fleet.clients[0] ?? { id: "c0", rank: 3, scaling: 2 };
+      const streamed = run.aggregate(
+        [{ client, numExamples: total, params: mean, folded: updates.length }],
+        1,
+      );
+      expectClose(run.globalWeights(streamed.state), run.globalWeights(run.aggregate(updates, 1).state));
+      expect(streamed.measurements ?? {}, "a streamed mean cannot know its deviation").toEqual({});
+    },
+  );
 
   it(`${declares.changesBase ? "changes" : "leaves"} the base, as it declares`, () => {
     const run = new Rehearsal(make());
@@ -296,7 +354,10 @@ export function describeStrategy<State extends StateTree>(make: () => Strategy<S
         for (const [module, got] of run.globalWeights()) {
           const squares = got.reduce((sum, x, i) => {
             const ideal = updates.reduce(
-              (mean, u) => mean + ((declares.uniformWeights ? 1 : u.numExamples) / total) * (effective.get(u.client.id)?.get(module)?.[i] ?? 0),
+              (mean, u) =>
+                mean +
+                ((declares.uniformWeights ? 1 : u.numExamples) / total) *
+                  (effective.get(u.client.id)?.get(module)?.[i] ?? 0),
               0,
             );
             return sum + (x - ideal) ** 2;
@@ -308,4 +369,3 @@ export function describeStrategy<State extends StateTree>(make: () => Strategy<S
     },
   );
 }
-

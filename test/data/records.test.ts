@@ -19,7 +19,9 @@ describe("readJsonl", () => {
   });
 
   it("gives the same rows however the bytes are cut, also within a character", async () => {
-    const value = fc.array(fc.dictionary(fc.string({ unit: "grapheme" }), fc.string({ unit: "grapheme" })), { minLength: 1 });
+    const value = fc.array(fc.dictionary(fc.string({ unit: "grapheme" }), fc.string({ unit: "grapheme" })), {
+      minLength: 1,
+    });
     await fc.assert(
       fc.asyncProperty(value, fc.integer({ min: 1, max: 7 }), async (rows, size) => {
         const bytes = utf8(rows.map((row) => JSON.stringify(row)).join("\n"));
@@ -33,8 +35,12 @@ describe("readJsonl", () => {
   it("names file and line, what it got and what it expected, without quoting the line", async () => {
     const broken = readJsonl('{"a":1}\n{"secret": \n', { name: "notes.jsonl" });
     await expect(broken).rejects.toMatchObject({ code: "malformed-data" });
-    await expect(broken).rejects.toThrow(/^notes\.jsonl:2: got a line of 11 characters that is not JSON, expected a JSON object/);
-    await expect(readJsonl("[1]\n", { name: "x" })).rejects.toThrow("x:1: got an array, expected a JSON object");
+    await expect(broken).rejects.toThrow(
+      /^notes\.jsonl:2: got a line of 11 characters that is not JSON, expected a JSON object/,
+    );
+    await expect(readJsonl("[1]\n", { name: "x" })).rejects.toThrow(
+      "x:1: got an array, expected a JSON object",
+    );
   });
 
   it("drops malformed lines on request, and lists each", async () => {
@@ -45,8 +51,12 @@ describe("readJsonl", () => {
   });
 
   it("refuses bytes that are not UTF-8, and more text than allowed", async () => {
-    await expect(readJsonl(Uint8Array.of(0x7b, 0xff, 0x7d), { name: "b" })).rejects.toThrow("b: got bytes that are not UTF-8");
-    await expect(readJsonl('{"a":"\u00e9'.concat('"}'), { maxLength: 5 })).rejects.toThrow("more than 5 characters");
+    await expect(readJsonl(Uint8Array.of(0x7b, 0xff, 0x7d), { name: "b" })).rejects.toThrow(
+      "b: got bytes that are not UTF-8",
+    );
+    await expect(readJsonl('{"a":"\u00e9'.concat('"}'), { maxLength: 5 })).rejects.toThrow(
+      "more than 5 characters",
+    );
     await expect(readJsonl(Uint8Array.of(0x7b, 0xc3))).rejects.toThrow("UTF-8");
   });
 
@@ -64,7 +74,9 @@ describe("readJson", () => {
   });
 
   it("refuses entries that are no objects, by number, or lists them", async () => {
-    await expect(readJson('[{"a":1},3]', { name: "d.json" })).rejects.toThrow("d.json: got a number as entry 1");
+    await expect(readJson('[{"a":1},3]', { name: "d.json" })).rejects.toThrow(
+      "d.json: got a number as entry 1",
+    );
     expect((await readJson('[{"a":1},3]', { dropMalformed: true })).dropped).toHaveLength(1);
   });
 });
@@ -104,7 +116,9 @@ describe("readCsv", () => {
   });
 
   it("refuses an unclosed quote, an empty file, repeated and nameless columns", async () => {
-    await expect(readCsv('a,b\n"1,2\n', { name: "q" })).rejects.toThrow(/^q:\d+: got a quoted field without its end/);
+    await expect(readCsv('a,b\n"1,2\n', { name: "q" })).rejects.toThrow(
+      /^q:\d+: got a quoted field without its end/,
+    );
     await expect(readCsv("", { name: "q" })).rejects.toThrow("q:1: got an empty file");
     await expect(readCsv("a,a\n1,2\n")).rejects.toThrow('the field "a" twice');
     await expect(readCsv("a,\n1,2\n")).rejects.toThrow("a field without a name");
@@ -119,7 +133,9 @@ describe("readCsv", () => {
 
 describe("readText", () => {
   it("is one document with its name; a blank one is listed as dropped", async () => {
-    expect((await readText("two\nlines", { name: "n.txt" })).rows).toEqual([{ text: "two\nlines", file: "n.txt" }]);
+    expect((await readText("two\nlines", { name: "n.txt" })).rows).toEqual([
+      { text: "two\nlines", file: "n.txt" },
+    ]);
     expect(await readText(" \n")).toMatchObject({ rows: [], dropped: [{ index: 0 }] });
   });
 });

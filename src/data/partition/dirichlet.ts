@@ -5,6 +5,7 @@ import {
   checkClients,
   cutByShares,
   type Label,
+  named,
   type Partition,
   type PartitionOptions,
   redrawn,
@@ -27,17 +28,17 @@ export interface DirichletOptions extends PartitionOptions {
  * Yurochkin et al., ICML 2019, section 4, https://arxiv.org/abs/1905.12022; `selfBalancing` as in flwr-datasets.
  */
 export function dirichlet(labels: readonly Label[], options: DirichletOptions): Partition {
-  const { clients, seed, alpha, minExamples = 1, attempts = 1000, selfBalancing = false } = options;
+  const { clients, seed, alpha, minExamples = 1, attempts = 10_000, selfBalancing = false } = options;
   checkClients("dirichlet", clients, labels.length);
   checkAlpha("dirichlet", alpha);
-  const classes = [...byLabel(labels).values()];
   const random = stream({ seed, purpose: "partition/dirichlet" });
+  const classes = [...byLabel(labels).values()].map((indices) => random.shuffle(indices));
   return redrawn("dirichlet", minExamples, attempts, () => {
     const shards = Array.from({ length: clients }, (): number[] => []);
     for (const indices of classes) {
       const drawn = random.dirichlet(new Array<number>(clients).fill(alpha));
       const shares = selfBalancing ? closed(drawn, shards, labels.length / clients) : drawn;
-      for (const [k, stretch] of cutByShares(random.shuffle(indices), shares).entries()) {
+      for (const [k, stretch] of cutByShares(indices, shares).entries()) {
         for (const i of stretch) shards[k]?.push(i);
       }
     }
@@ -85,7 +86,7 @@ export function classDirichlet(
   const pools = [...byLabel(labels).values()].map((indices) => random.shuffle(indices));
   const prior = pools.map((pool) => pool.length / labels.length); // p
   const size = Math.floor(labels.length / clients);
-  return redrawn("classDirichlet", 1, 1, () =>
+  return named(
     Array.from({ length: clients }, () => {
       const mixture = random.dirichlet(prior.map((share) => (per === "prior" ? alpha * share : alpha))); // q
       return Array.from({ length: size }, () => {

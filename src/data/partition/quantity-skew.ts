@@ -35,12 +35,13 @@ export interface QuantityDirichletOptions extends PartitionOptions {
 
 /** Sizes by shares of Dir(alpha) over the clients. Labels are IID. */
 export function quantityDirichlet(numExamples: number, options: QuantityDirichletOptions): Partition {
-  const { clients, seed, alpha, minExamples = 1, attempts = 1000 } = options;
+  const { clients, seed, alpha, minExamples = 1, attempts = 10_000 } = options;
   checkClients("quantityDirichlet", clients, numExamples);
   checkAlpha("quantityDirichlet", alpha);
   const random = stream({ seed, purpose: "partition/quantity-dirichlet" });
+  const order = random.permutation(numExamples);
   return redrawn("quantityDirichlet", minExamples, attempts, () =>
-    cutByShares(random.permutation(numExamples), random.dirichlet(new Array<number>(clients).fill(alpha))),
+    cutByShares(order, random.dirichlet(new Array<number>(clients).fill(alpha))),
   );
 }
 

@@ -1,0 +1,74 @@
+import type { RunSummary } from "../../job/events.ts";
+import { bytes, duration, measure, percent, wrapped } from "./format.ts";
+import { shownMeasure } from "./rounds.ts";
+import type { Style } from "./style.ts";
+
+/** What a run has come to, as lines. */
+export function footerLines(summary: RunSummary, style: Style, width = 100): string[] {
+  return [
+    "",
+    ...resultLines(summary, style),
+    trafficLine(summary),
+    ...sampleLines(summary, style, width),
+    "",
+    ...whereLines(summary, style),
+  ];
+}
+
+function resultLines({ before, after, rounds, seconds }: RunSummary, style: Style): string[] {
+  const name = shownMeasure(after);
+  const shown = [...(after.loss === undefined ? [] : ["loss"]), ...(name === undefined ? [] : [name])];
+  const changes = shown.map((key) => {
+    const [old, next] = [before[key], after[key]];
+    const change =
+      key === "perplexity" && old !== undefined && next !== undefined
+        ? ` (${signedPercent(next / old - 1)})`
+        : "";
+    return `${key} ${measure(key, old)} -> ${measure(key, next)}${change}`;
+  });
+  const held = changes.length === 0 ? "" : `; held-out ${changes.join(", ")}`;
+  return [style.good(`${rounds} ${rounds === 1 ? "round" : "rounds"} in ${duration(seconds)}${held}`)];
+}
+
+function trafficLine({ bytesDown, bytesUp, bytesFull }: RunSummary): string {
+  const both = bytesDown + bytesUp;
+  const beside =
+    bytesFull > 0
+      ? `; full weights would have cost ${bytes(bytesFull)}, this is ${percent(both / bytesFull)} of it`
+      : "";
+  return `traffic: ${bytes(bytesDown)} down, ${bytes(bytesUp)} up${beside}`;
+}
+
+function sampleLines({ samples }: RunSummary, style: Style, width: number): string[] {
+  if (samples === undefined) return [];
+  const show = (title: string, text: string): string[] => [
+    style.quiet(title),
+    ...wrapped(`${samples.prompt}${text}`, width, "  "),
+  ];
+  return ["", ...show("sample before", samples.before), ...show("sample after", samples.after)];
+}
+
+function whereLines({ folder, adapter }: RunSummary, style: Style): string[] {
+  if (adapter === undefined)
+    return [
+      `run folder: ${folder}`,
+      "",
+      `  tributary inspect ${quoted(folder)}`,
+      `  tributary verify ${quoted(folder)}`,
+    ];
+  return [
+    `adapter: ${style.heading(adapter)} (PEFT layout)`,
+    "next:",
+    `  tributary generate ${quoted(folder)} --prompt "..."`,
+    `  tributary export merged ${quoted(folder)} --out merged`,
+  ];
+}
+
+/** A path as a shell takes it. */
+export function quoted(path: string): string {
+  return /^[\w./@:+-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
+}
+
+function signedPercent(share: number): string {
+  return share < 0 ? `-${percent(-share)}` : `+${percent(share)}`;
+}

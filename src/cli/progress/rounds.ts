@@ -1,0 +1,109 @@
+import type { Round } from "../../federation/round.ts";
+import { bar, bytes, clipped, duration, measure } from "./format.ts";
+import { type CurrentRound, lossSoFar, type ProgressState, shareDone } from "./state.ts";
+import type { Style } from "./style.ts";
+import { type Column, row, widths } from "./table.ts";
+
+/** What held-out data are measured by, in the order of preference for a column of its own. */
+const measures: readonly string[] = ["perplexity", "accuracy", "pearson", "mse"];
+
+/** The measure that is shown beside the loss; undefined where there is none. */
+export function shownMeasure(metrics: Readonly<Record<string, number>>): string | undefined {
+  return (
+    measures.find((name) => metrics[name] !== undefined) ??
+    Object.keys(metrics).find((name) => name !== "loss")
+  );
+}
+
+/** The columns of the table of rounds. */
+export function roundColumns(measureName: string | undefined): Column[] {
+  return [
+    { title: "round", align: "right", width: 7 },
+    { title: "clients", width: 7 },
+    { title: "loss", align: "right", width: 7 },
+    { title: "held-out", align: "right", width: 8 },
+    ...(measureName === undefined ? [] : [{ title: measureName, align: "right" as const, width: 10 }]),
+    { title: "down", align: "right", width: 8 },
+    { title: "up", align: "right", width: 8 },
+    { title: "full weights", align: "right", width: 12 },
+    { title: "time", align: "right", width: 8 },
+  ];
+}
+
+/** The titles of the table of rounds. */
+export function titleLine(state: ProgressState, style: Style): string {
+  const columns = roundColumns(measureOf(state));
+  return style.heading(
+    row(
+      columns,
+      columns.map(({ title }) => title),
+      widths(columns),
+    ),
+  );
+}
+
+/** The line of the model before any round. */
+export function startLine(state: ProgressState): string {
+  const name = measureOf(state);
+  const before = state.evaluations.get(0) ?? {};
+  const columns = roundColumns(name);
+  return row(
+    columns,
+    [
+      "start",
+      "",
+      "",
+      measure("loss", before.loss),
+      ...(name === undefined ? [] : [measure(name, before[name])]),
+    ],
+    widths(columns),
+  );
+}
+
+/** The line of a committed round. */
+export function roundLine(round: Round, state: ProgressState): string {
+  const name = measureOf(state);
+  const columns = roundColumns(name);
+  const metrics = state.evaluations.get(round.number) ?? round.evaluation;
+  const total = state.header?.rounds ?? round.number;
+  return row(
+    columns,
+    [
+      `${round.number}/${total}`,
+      `${round.accepted.length}/${round.clients.length}`,
+      measure("loss", round.loss),
+      measure("loss", metrics.loss),
+      ...(name === undefined ? [] : [measure(name, metrics[name])]),
+      bytes(round.bytesDown),
+      bytes(round.bytesUp),
+      bytes(round.bytesFull),
+      duration(round.seconds),
+    ],
+    widths(columns),
+  );
+}
+
+/** The line of the round under way: a bar, what is in, and when it may be done. */
+export function currentLine(state: ProgressState, now: number, width: number): string {
+  const { current, header } = state;
+  if (current === undefined) return "";
+  const share = shareDone(current);
+  const spent = now - current.since;
+  const left = share > 0.02 ? `, ${duration((spent * (1 - share)) / share)} left` : "";
+  const loss = current.accepted.length === 0 ? "" : `, loss ${measure("loss", lossSoFar(current))}`;
+  const dropped = current.dropped.length === 0 ? "" : `, ${current.dropped.length} dropped`;
+  const total = header?.rounds ?? current.number;
+  const text = `${`${current.number}/${total}`.padStart(7)}  ${bar(share, 24)} ${current.accepted.length}/${current.target} clients${dropped}${loss}, ${duration(spent)}${left}`;
+  return clipped(text, width);
+}
+
+/** Who is training, on one line. */
+export function workingLine({ working }: CurrentRound, width: number): string {
+  const parts = [...working].map(([client, share]) => `${client} ${Math.round(100 * share)} %`);
+  return parts.length === 0 ? "" : clipped(`${" ".repeat(9)}${parts.join("   ")}`, width);
+}
+
+function measureOf(state: ProgressState): string | undefined {
+  const first = [...state.evaluations.values()].find((metrics) => Object.keys(metrics).length > 0);
+  return shownMeasure(first ?? {});
+}

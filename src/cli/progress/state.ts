@@ -1,0 +1,132 @@
+import type { Progress } from "../../federation/message.ts";
+import type { Round } from "../../federation/round.ts";
+import type { JobEvent, RunHeader } from "../../job/events.ts";
+
+/** The round under way. */
+export interface CurrentRound {
+  readonly number: number;
+  readonly attempt: number;
+  readonly cohort: readonly string[];
+  readonly target: number;
+  readonly accepted: readonly {
+    readonly client: string;
+    readonly loss: number;
+    readonly numExamples: number;
+  }[];
+  readonly dropped: readonly string[];
+  /** Share of its steps that each client under way has done. */
+  readonly working: ReadonlyMap<string, number>;
+  readonly bytesUp: number;
+  /** When it was opened, in seconds of the display's clock. */
+  readonly since: number;
+}
+
+/** What a display knows of a run. */
+export interface ProgressState {
+  readonly header?: RunHeader;
+  readonly rounds: readonly Round[];
+  /** Held-out measurements by round, from 0. */
+  readonly evaluations: ReadonlyMap<number, Readonly<Record<string, number>>>;
+  readonly current?: CurrentRound;
+  readonly evaluating?: number;
+}
+
+/** Before the first event. */
+export const noProgress: ProgressState = { rounds: [], evaluations: new Map() };
+
+/** What a display knows after an event that reached it at `now` seconds. */
+export function progressed(state: ProgressState, event: JobEvent, now: number): ProgressState {
+  switch (event.type) {
+    case "started":
+      return { ...state, header: event.header };
+    case "resumed":
+      return {
+        ...state,
+        rounds: event.rounds,
+        evaluations: new Map(event.rounds.map(({ number, evaluation }) => [number, evaluation])),
+      };
+    case "round-opened":
+      return {
+        ...state,
+        current: {
+          number: event.round,
+          attempt: event.attempt,
+          cohort: event.cohort,
+          target: event.target,
+          accepted: [],
+          dropped: [],
+          working: new Map(),
+          bytesUp: 0,
+          since: now,
+        },
+      };
+    case "client-started":
+      return withCurrent(state, (current) => ({
+        ...current,
+        working: new Map(current.working).set(event.client, 0),
+      }));
+    case "client-progress":
+      return withCurrent(state, (current) => ({
+        ...current,
+        working: new Map(current.working).set(event.client, shareOf(event.progress)),
+      }));
+    case "update-accepted":
+      return withCurrent(state, (current) => ({
+        ...current,
+        accepted: [
+          ...current.accepted,
+          { client: event.client, loss: event.loss, numExamples: event.numExamples },
+        ],
+        working: without(current.working, event.client),
+        bytesUp: current.bytesUp + event.bytes,
+      }));
+    case "client-dropped":
+      return withCurrent(state, (current) => ({
+        ...current,
+        dropped: [...current.dropped, event.client],
+        working: without(current.working, event.client),
+      }));
+    case "round-failed": {
+      const { current: _, ...rest } = state;
+      return rest;
+    }
+    case "round-committed": {
+      const { current: _, ...rest } = state;
+      const { round } = event;
+      return { ...rest, rounds: [...state.rounds.filter(({ number }) => number !== round.number), round] };
+    }
+    case "evaluated":
+      return { ...state, evaluations: new Map(state.evaluations).set(event.round, event.metrics) };
+    case "sample":
+    case "finished":
+    case "round-closed":
+    case "run-ended":
+      return state;
+  }
+}
+
+/** Mean loss of the updates that are in, weighted by examples. */
+export function lossSoFar({ accepted }: CurrentRound): number {
+  const examples = accepted.reduce((sum, { numExamples }) => sum + numExamples, 0);
+  return accepted.reduce((sum, { loss, numExamples }) => sum + loss * numExamples, 0) / examples;
+}
+
+/** Share of the round's work that is done, half-trained clients included. */
+export function shareDone({ target, accepted, working }: CurrentRound): number {
+  const started = [...working.values()].reduce((sum, share) => sum + share, 0);
+  return Math.min(1, (accepted.length + started) / Math.max(1, target));
+}
+
+function shareOf(progress: Progress): number {
+  return progress.steps > 0 ? progress.step / progress.steps : 0;
+}
+
+function withCurrent(state: ProgressState, change: (current: CurrentRound) => CurrentRound): ProgressState {
+  return state.current === undefined ? state : { ...state, current: change(state.current) };
+}
+
+function without(map: ReadonlyMap<string, number>, key: string): ReadonlyMap<string, number> {
+  const rest = new Map(map);
+  rest.delete(key);
+  return rest;
+}

@@ -1,0 +1,355 @@
+import {
+  causalExamples,
+  classificationExamples,
+  droppedReasons,
+  type Example,
+  type Prepared,
+  packedExamples,
+  regressionExamples,
+} from "../data/examples.ts";
+import { readRecords } from "../data/files.node.ts";
+import { dirichlet } from "../data/partition/dirichlet.ts";
+import { iid } from "../data/partition/iid.ts";
+import { natural } from "../data/partition/natural.ts";
+import type { Label, Partition } from "../data/partition/partition.ts";
+import { pathological } from "../data/partition/pathological.ts";
+import { exponential, linear, quantityDirichlet, square } from "../data/partition/quantity-skew.ts";
+import { shards } from "../data/partition/shards.ts";
+import { picture } from "../data/picture.ts";
+import type { DataRecord } from "../data/record.ts";
+import { split } from "../data/splits.ts";
+import { guessTemplate, namedTemplate, type Template, templateNames } from "../data/templates.ts";
+import type { Tokenizer } from "../data/tokenizer.ts";
+import { TributaryError } from "../errors.ts";
+import type { DataJob, Job } from "./job.ts";
+
+/** The training data of one client. */
+export interface Silo {
+  readonly name: string;
+  readonly examples: readonly Example[];
+}
+
+/** What a job's data come to. */
+export interface JobData {
+  readonly silos: readonly Silo[];
+  readonly validation: readonly Example[];
+  readonly test: readonly Example[];
+  /** Who holds which records, as lines of text. */
+  readonly picture: string;
+  /** What was left out or cut, and why. */
+  readonly notes: readonly string[];
+}
+
+/** The records of a job, before they are tokenized. */
+export interface JobRecords {
+  readonly records: readonly DataRecord[];
+  /** Training records of each silo, as indices. */
+  readonly partition: Partition;
+  readonly validation: readonly DataRecord[];
+  readonly test: readonly DataRecord[];
+  readonly picture: string;
+  readonly notes: readonly string[];
+}
+
+type Part = "train" | "validation" | "test";
+
+/** Reads the records of a job, holds some out and divides the others among silos. */
+export async function readJobRecords({
+  data,
+  partition,
+  task,
+  seed,
+}: Pick<Job, "data" | "partition" | "task" | "seed">): Promise<JobRecords> {
+  const notes: string[] = [];
+  const read = await readPaths(typeof data.path === "string" ? [data.path] : data.path, data, notes);
+  const records = read.map(({ record }) => record);
+  const parts = partsOf(records, data);
+  const kept = records.flatMap((_, i) => (parts[i] === "train" ? [i] : []));
+  const labelField = labelFieldOf(partition, data, task);
+  const own =
+    partition.kind === "files"
+      ? byPath(read, kept)
+      : reindexed(
+          divide(
+            kept.map((i) => records[i] ?? {}),
+            partition,
+            labelField,
+            seed,
+          ),
+          kept,
+        );
+  const cut =
+    data.splits.field === undefined ? heldOut(own, data, seed) : { train: own, validation: [], test: [] };
+  const pick = (part: Part): DataRecord[] => records.filter((_, i) => parts[i] === part);
+  const at = (indices: readonly number[]): DataRecord[] => indices.map((i) => records[i] ?? {});
+  const labels =
+    labelField === undefined || task !== "sequence-classification"
+      ? undefined
+      : records.map((record) => labelOf(record, labelField));
+  return {
+    records,
+    partition: cut.train,
+    validation: [
+      ...pick("validation"),
+      ...at(cut.validation),
+      ...(await fileOf(data.splits.validation, data, notes)),
+    ],
+    test: [...pick("test"), ...at(cut.test), ...(await fileOf(data.splits.test, data, notes))],
+    picture: picture(cut.train, labels === undefined ? {} : { labels }),
+    notes,
+  };
+}
+
+/** Tokenizes what `readJobRecords` read. A silo without an example is left out, with a note; none left is an error. */
+export function tokenizeRecords(
+  job: Pick<Job, "data" | "task">,
+  read: JobRecords,
+  tokenizer: Tokenizer,
+): JobData {
+  const encode = encoder(job, tokenizer, read.records[0]);
+  const notes = [...read.notes];
+  const silos: Silo[] = [];
+  let lastError: unknown;
+  for (const [name, indices] of read.partition) {
+    try {
+      const prepared = encode(indices.map((i) => read.records[i] ?? {}));
+      notes.push(...notesOf(name, prepared));
+      silos.push({ name, examples: prepared.examples });
+    } catch (error) {
+      if (!(error instanceof TributaryError && error.code === "no-examples")) throw error;
+      notes.push(`silo ${name} is left out: ${error.message}`);
+      lastError = error;
+    }
+  }
+  if (silos.length === 0)
+    throw (
+      lastError ?? new TributaryError("no-examples", "data: no silo holds a record; look at the partition")
+    );
+  const heldOutExamples = (name: string, records: readonly DataRecord[]): readonly Example[] => {
+    if (records.length === 0) return [];
+    const prepared = encode(records);
+    notes.push(...notesOf(name, prepared));
+    return prepared.examples;
+  };
+  return {
+    silos,
+    validation: heldOutExamples("validation", read.validation),
+    test: heldOutExamples("test", read.test),
+    picture: read.picture,
+    notes,
+  };
+}
+
+/** Makes examples from records as the task wants them. */
+export function encoder(
+  { data, task }: Pick<Job, "data" | "task">,
+  tokenizer: Tokenizer,
+  first: DataRecord | undefined,
+): (records: readonly DataRecord[]) => Prepared {
+  const { maxLength, fields } = data;
+  if (task === "causal-lm") {
+    if (data.pack)
+      return (records) =>
+        packedExamples(records, { tokenizer, blockLength: maxLength, field: fields.text ?? "text" });
+    const template = templateOf(data, tokenizer, first);
+    return (records) => causalExamples(records, { tokenizer, template, maxLength });
+  }
+  const texts = textFields(data, first);
+  const options = { tokenizer, maxLength, ...texts, label: fields.label ?? "label" };
+  return (records) =>
+    task === "regression"
+      ? regressionExamples(records, options)
+      : classificationExamples(records, { ...options, classes: data.classes ?? 2 });
+}
+
+/** The template that a job names, or that fits its first record. */
+export function templateOf(
+  { template, fields }: DataJob,
+  tokenizer: Tokenizer,
+  first: DataRecord | undefined,
+): Template {
+  const named = Object.entries(fields).flatMap(([part, name]) =>
+    name === undefined ? [] : [[part, name] as const],
+  );
+  if (template !== "auto")
+    return namedTemplate({ name: template, fields: Object.fromEntries(named), tokenizer });
+  // A record is looked at under the names of the parts, so that renamed fields count.
+  const seen = { ...first, ...Object.fromEntries(named.map(([part, name]) => [part, first?.[name]])) };
+  const name = guessTemplate(seen);
+  if (name === undefined) {
+    throw new TributaryError(
+      "malformed-data",
+      `data.template: no template fits a record with the fields ${Object.keys(first ?? {}).join(", ") || "(none)"}; name them in data.fields, or take one of ${templateNames.join(", ")}`,
+    );
+  }
+  return namedTemplate({ name, fields: Object.fromEntries(named), tokenizer });
+}
+
+/** Evenly spread members of a list, `most` at most. */
+export function spread<T>(items: readonly T[], most: number | undefined): readonly T[] {
+  if (most === undefined || items.length <= most) return items;
+  return Array.from({ length: most }, (_, i) => items[Math.floor((i * items.length) / most)] as T);
+}
+
+interface ReadRecord {
+  readonly record: DataRecord;
+  readonly path: string;
+}
+
+async function readPaths(
+  paths: readonly string[],
+  { limit, dropMalformed }: DataJob,
+  notes: string[],
+): Promise<ReadRecord[]> {
+  const read: ReadRecord[] = [];
+  for (const path of paths) {
+    const { rows, dropped } = await readRecords(path, { dropMalformed });
+    for (const record of rows) read.push({ record, path });
+    for (const [reason, number] of droppedReasons(dropped))
+      notes.push(`${path}: ${number} left out: ${reason}`);
+  }
+  if (read.length === 0)
+    throw new TributaryError(
+      "no-examples",
+      `data.path: ${paths.join(", ")} hold no records; give files with data`,
+    );
+  return limit === undefined ? read : read.slice(0, limit);
+}
+
+async function fileOf(
+  part: number | string | undefined,
+  data: DataJob,
+  notes: string[],
+): Promise<DataRecord[]> {
+  if (typeof part !== "string") return [];
+  return (await readPaths([part], data, notes)).map(({ record }) => record);
+}
+
+const partNames: ReadonlyMap<string, Part> = new Map([
+  ["train", "train"],
+  ["validation", "validation"],
+  ["valid", "validation"],
+  ["val", "validation"],
+  ["dev", "validation"],
+  ["test", "test"],
+]);
+
+function partsOf(records: readonly DataRecord[], { splits: { field } }: DataJob): Part[] {
+  return records.map((record, i) => {
+    if (field === undefined) return "train";
+    const part = partNames.get(String(record[field]).toLowerCase());
+    if (part !== undefined) return part;
+    throw new TributaryError(
+      "malformed-data",
+      `data.splits.field: record ${i} has ${JSON.stringify(record[field]) ?? "nothing"} in "${field}", expected train, validation or test`,
+    );
+  });
+}
+
+function byPath(read: readonly ReadRecord[], kept: readonly number[]): Partition {
+  const silos = new Map<string, number[]>();
+  for (const i of kept) {
+    const path = read[i]?.path ?? "";
+    const name = path.split(/[\\/]/).at(-1) ?? path;
+    const key = name.replace(/(?:\.[a-z]+)(?:\.gz)?$/i, "");
+    silos.set(key, [...(silos.get(key) ?? []), i]);
+  }
+  return silos;
+}
+
+function labelFieldOf(partition: Job["partition"], data: DataJob, task: Job["task"]): string | undefined {
+  const named = "field" in partition && partition.kind !== "natural" ? partition.field : undefined;
+  return named ?? (task === "sequence-classification" ? (data.fields.label ?? "label") : undefined);
+}
+
+function labelOf(record: DataRecord, field: string): Label {
+  const value = record[field];
+  return typeof value === "number" ? value : String(value);
+}
+
+function divide(
+  records: readonly DataRecord[],
+  partition: Job["partition"],
+  labelField: string | undefined,
+  seed: number,
+): Partition {
+  const labels = (): Label[] => records.map((record) => labelOf(record, labelField ?? "label"));
+  switch (partition.kind) {
+    case "natural":
+      return natural(records, partition);
+    case "files":
+      return new Map();
+    case "iid":
+      return iid(records.length, { ...partition, seed });
+    case "linear":
+      return linear(records.length, { ...partition, seed });
+    case "square":
+      return square(records.length, { ...partition, seed });
+    case "exponential":
+      return exponential(records.length, { ...partition, seed });
+    case "quantity-skew":
+      return quantityDirichlet(records.length, { ...partition, seed });
+    case "dirichlet":
+      return dirichlet(labels(), { ...partition, seed });
+    case "shards":
+      return shards(labels(), { ...partition, seed });
+    case "pathological":
+      return pathological(labels(), { ...partition, seed });
+  }
+}
+
+function reindexed(partition: Partition, indices: readonly number[]): Partition {
+  return new Map([...partition].map(([name, own]) => [name, own.map((i) => indices[i] ?? 0)]));
+}
+
+function heldOut(
+  partition: Partition,
+  { splits }: DataJob,
+  seed: number,
+): { train: Partition; validation: number[]; test: number[] } {
+  const share = (part: number | string | undefined): number => (typeof part === "number" ? part : 0);
+  const train = new Map<string, number[]>();
+  const validation: number[] = [];
+  const test: number[] = [];
+  for (const [name, indices] of partition) {
+    const at = (positions: readonly number[]): number[] => positions.map((p) => indices[p] ?? 0);
+    const parts = split(indices.length, {
+      validation: share(splits.validation),
+      test: share(splits.test),
+      seed,
+      client: name,
+    });
+    train.set(name, at(parts.train));
+    validation.push(...at(parts.validation));
+    test.push(...at(parts.test));
+  }
+  return { train, validation, test };
+}
+
+function textFields({ fields }: DataJob, first: DataRecord = {}): { text: string; textPair?: string } {
+  const known: readonly (readonly [string, string?])[] = [
+    ["text"],
+    ["sentence"],
+    ["sentence1", "sentence2"],
+    ["premise", "hypothesis"],
+    ["question", "sentence"],
+  ];
+  const [text, pair] = known.find((names) =>
+    names.every((name) => name !== undefined && first[name] !== undefined),
+  ) ?? ["text"];
+  if (fields.text !== undefined)
+    return { text: fields.text, ...(fields.textPair === undefined ? {} : { textPair: fields.textPair }) };
+  return {
+    text,
+    ...((fields.textPair ?? pair) === undefined ? {} : { textPair: fields.textPair ?? pair ?? "" }),
+  };
+}
+
+function notesOf(name: string, { dropped, truncated, examples }: Prepared): string[] {
+  const cut =
+    truncated === 0 ? [] : [`${name}: ${truncated} of ${examples.length} examples are cut to data.maxLength`];
+  return [
+    ...[...droppedReasons(dropped)].map(([reason, number]) => `${name}: ${number} left out: ${reason}`),
+    ...cut,
+  ];
+}

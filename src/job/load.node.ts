@@ -1,0 +1,147 @@
+import { readFile, stat } from "node:fs/promises";
+import { basename, dirname, extname, isAbsolute, join, relative, resolve } from "node:path";
+import { stringify } from "yaml";
+import { TributaryError } from "../errors.ts";
+import { checkJob } from "./check.ts";
+import { type TypedFlag, withFlags } from "./flags.ts";
+import type { Job } from "./job.ts";
+import { parseJobText } from "./job-text.ts";
+import { valueAt } from "./schema-node.ts";
+
+/** Name of the resolved job in a run folder. */
+export const resolvedJobName = "job.resolved.yaml";
+
+export interface LoadJobOptions {
+  /** A job file, or a run folder whose job goes on; flags alone where absent. */
+  readonly path?: string;
+  readonly flags?: readonly TypedFlag[];
+  /** Folder that paths in flags are relative to. */
+  readonly cwd: string;
+}
+
+/** A checked job; its paths are absolute, and `out` is set. */
+export interface LoadedJob {
+  readonly job: Job & { readonly out: string };
+}
+
+/**
+ * Reads a job, lays the flags over it and checks the whole. Throws JobError with every problem, or TributaryError
+ * `missing-file` or `job-syntax`.
+ */
+export async function loadJob({ path, flags = [], cwd }: LoadJobOptions): Promise<LoadedJob> {
+  const file = path === undefined ? undefined : await jobFile(resolve(cwd, path));
+  const text =
+    file === undefined
+      ? { value: {}, placeOf: () => undefined }
+      : parseJobText(await read(file), relativeTo(cwd, file));
+  const typed = new Set(flags.map((flag) => flag.path));
+  const placed = mapPaths(text.value, (value) => resolve(file === undefined ? cwd : dirname(file), value));
+  const overlaid = withFlags(
+    { schema: 1, ...(file === undefined ? {} : { name: nameOf(file) }), ...sectionOf(placed) },
+    flags.map((flag) =>
+      isPathKey(flag.path)
+        ? { ...flag, texts: flag.texts.flatMap((value) => absolute(flag.path, value, cwd)) }
+        : flag,
+    ),
+  );
+  const schemaMissing = file !== undefined && valueAt(text.value, ["schema"]) === undefined;
+  const raw = schemaMissing ? { ...sectionOf(overlaid), schema: undefined } : overlaid;
+  const job = checkJob(raw, (at) => (typed.has(at) ? `--${at}` : text.placeOf(at)));
+  return { job: { ...job, out: job.out ?? resolve(cwd, "runs", job.name) } };
+}
+
+/** The job of a run folder, its paths made absolute. */
+export async function readResolvedJob(folder: string): Promise<Job | undefined> {
+  const file = join(folder, resolvedJobName);
+  const text = await readFile(file, "utf8").catch(() => undefined);
+  if (text === undefined) return undefined;
+  const { value, placeOf } = parseJobText(text, file);
+  return checkJob(
+    mapPaths(value, (path) => resolve(folder, path)),
+    placeOf,
+  );
+}
+
+/** The job as a run folder keeps it: paths relative to the folder, so that both may move together. */
+export function resolvedJobText(job: Job, folder: string): string {
+  return stringify(mapPaths(job, (path) => relative(folder, path) || "."));
+}
+
+const pathKeys: readonly string[] = [
+  "model",
+  "data.path",
+  "data.splits.validation",
+  "data.splits.test",
+  "out",
+];
+
+function isPathKey(path: string): boolean {
+  return pathKeys.includes(path);
+}
+
+/** A value with every path in it changed. A share in place of a file of its own stays. */
+function mapPaths(value: unknown, change: (path: string) => string, at = ""): unknown {
+  if (typeof value === "string") return isPathKey(at) && value !== "" ? change(value) : value;
+  if (Array.isArray(value)) return value.map((item: unknown) => mapPaths(item, change, at));
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([key, inner]) => [
+      key,
+      mapPaths(inner, change, at === "" ? key : `${at}.${key}`),
+    ]),
+  );
+}
+
+function absolute(path: string, text: string, cwd: string): string[] {
+  if (path.startsWith("data.splits.") && Number.isFinite(Number(text))) return [text];
+  const parts = path === "data.path" ? text.split(",") : [text];
+  return parts.map((part) => resolve(cwd, part));
+}
+
+async function jobFile(path: string): Promise<string> {
+  const found = await stat(path).catch(() => undefined);
+  if (found === undefined) {
+    throw new TributaryError(
+      "missing-file",
+      `${path}: no such job file; give the path of a job, or make one with tributary init`,
+    );
+  }
+  if (!found.isDirectory()) return path;
+  for (const name of [resolvedJobName, "job.yaml", "job.json"]) {
+    const inside = join(path, name);
+    if ((await stat(inside).catch(() => undefined))?.isFile()) return inside;
+  }
+  throw new TributaryError(
+    "missing-file",
+    `${path}: has neither ${resolvedJobName} nor job.yaml; give the path of a job file`,
+  );
+}
+
+async function read(file: string): Promise<string> {
+  try {
+    return await readFile(file, "utf8");
+  } catch (cause) {
+    throw new TributaryError("missing-file", `${file}: cannot be read; check its permissions`, { cause });
+  }
+}
+
+function nameOf(file: string): string {
+  const stem = basename(file, extname(file));
+  const named = stem === "job" || stem === "job.resolved" ? basename(dirname(file)) : stem;
+  return (
+    named
+      .toLowerCase()
+      .replaceAll(/[^a-z0-9]+/g, "-")
+      .replaceAll(/^-+|-+$/g, "")
+      .slice(0, 64) || "run"
+  );
+}
+
+function sectionOf(value: unknown): Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value) ? { ...value } : {};
+}
+
+function relativeTo(cwd: string, file: string): string {
+  const short = relative(cwd, file);
+  return short === "" || short.startsWith("..") || isAbsolute(short) ? file : short;
+}

@@ -1,0 +1,152 @@
+import { readdir, readFile, rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { TributaryError } from "../errors.ts";
+import type { Round } from "../federation/round.ts";
+import { fileSource, openFolder, writeFileAtomic } from "../formats/files.node.ts";
+import { type PeftAdapter, readPeftAdapter, writePeftAdapter } from "../formats/peft.ts";
+import { openSafetensors, readTensors, writeSafetensors } from "../formats/safetensors.ts";
+import { lockRun } from "../storage/run-lock.ts";
+import type { Params } from "../tensor/params.ts";
+import { refuseOtherJob } from "./differences.ts";
+import type { Job } from "./job.ts";
+import { readResolvedJob, resolvedJobName, resolvedJobText } from "./load.node.ts";
+
+/** Names of the files in a run folder. */
+export const runFiles: {
+  readonly adapter: "adapter";
+  readonly trained: "trained.safetensors";
+  readonly offset: "base-offset.safetensors";
+  readonly rounds: "rounds.jsonl";
+  readonly summary: "summary.json";
+  readonly journal: "journal.sqlite";
+} = {
+  adapter: "adapter",
+  trained: "trained.safetensors",
+  offset: "base-offset.safetensors",
+  rounds: "rounds.jsonl",
+  summary: "summary.json",
+  journal: "journal.sqlite",
+};
+
+/** Whether a folder is that of a run. */
+export async function isRunFolder(folder: string): Promise<boolean> {
+  return exists(join(folder, resolvedJobName));
+}
+
+/**
+ * Makes the folder of a run ready and returns the job that it goes on with, the number of threads settled. Throws JobError
+ * where the folder holds a run of another job, TributaryError `folder-in-use` where it holds other files.
+ */
+export async function prepareRunFolder<J extends Job>(
+  folder: string,
+  job: J,
+  threads: number,
+  { fresh }: { readonly fresh: boolean },
+): Promise<J> {
+  if (fresh) await clearRun(folder);
+  const before = await readResolvedJob(folder);
+  if (before === undefined) {
+    await refuseForeignFiles(folder);
+    const settled = { ...job, threads: job.threads === "auto" ? threads : job.threads };
+    await writeFileAtomic(
+      join(folder, resolvedJobName),
+      new TextEncoder().encode(resolvedJobText(settled, folder)),
+    );
+    return settled;
+  }
+  const settled = { ...job, threads: job.threads === "auto" ? before.threads : job.threads };
+  refuseOtherJob(folder, before, settled);
+  return settled;
+}
+
+/** The adapter of the last committed round, in PEFT's layout, written file by file. */
+export async function writeAdapter(folder: string, adapter: PeftAdapter, readme: string): Promise<void> {
+  const files = new Map([...writePeftAdapter(adapter), ["README.md", new TextEncoder().encode(readme)]]);
+  for (const [name, bytes] of files) await writeFileAtomic(join(folder, runFiles.adapter, name), bytes);
+}
+
+/** Tensors of the run that are no adapter: dense trained weights, or the offset of a changed base. */
+export async function writeParams(folder: string, name: string, params: Params): Promise<void> {
+  await writeFileAtomic(join(folder, name), writeSafetensors(params));
+}
+
+/** The rounds so far, one a line. */
+export async function writeRounds(folder: string, rounds: readonly Round[]): Promise<void> {
+  const text = rounds.map((round) => `${JSON.stringify(round)}\n`).join("");
+  await writeFileAtomic(join(folder, runFiles.rounds), new TextEncoder().encode(text));
+}
+
+/** Writes a JSON document of the run folder. */
+export async function writeJson(folder: string, name: string, value: object): Promise<void> {
+  await writeFileAtomic(
+    join(folder, name),
+    new TextEncoder().encode(`${JSON.stringify(value, undefined, 2)}\n`),
+  );
+}
+
+/** The rounds that a run folder lists. */
+export async function readRounds(folder: string): Promise<Round[]> {
+  const text = await readFile(join(folder, runFiles.rounds), "utf8").catch(() => "");
+  return text
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line): Round => JSON.parse(line));
+}
+
+/** What a run trained: parameters, and what the strategy added to the base. */
+export interface Trained {
+  readonly params: Params;
+  readonly offset: Params;
+  readonly adapter?: PeftAdapter;
+}
+
+/** Reads what a run has trained so far. */
+export async function readTrained(folder: string): Promise<Trained> {
+  const offset = (await readParams(join(folder, runFiles.offset))) ?? new Map();
+  if (await exists(join(folder, runFiles.adapter, "adapter_config.json"))) {
+    const adapter = await readPeftAdapter(await openFolder(join(folder, runFiles.adapter)));
+    return { params: adapter.params, offset, adapter };
+  }
+  const params = await readParams(join(folder, runFiles.trained));
+  if (params !== undefined) return { params, offset };
+  throw new TributaryError(
+    "missing-file",
+    `${folder}: holds no trained parameters yet; run its job first: tributary run ${folder}`,
+  );
+}
+
+async function readParams(path: string): Promise<Params | undefined> {
+  if (!(await exists(path))) return undefined;
+  return readTensors(await openSafetensors(await fileSource(path), path));
+}
+
+async function clearRun(folder: string): Promise<void> {
+  if (!(await exists(folder))) return;
+  const lock = lockRun(folder);
+  try {
+    for (const name of await readdir(folder)) {
+      if (isOurs(name) && name !== "lock") await rm(join(folder, name), { recursive: true, force: true });
+    }
+  } finally {
+    lock.release();
+  }
+}
+
+async function refuseForeignFiles(folder: string): Promise<void> {
+  const found = await readdir(folder).catch((): string[] => []);
+  const foreign = found.filter((name) => !isOurs(name));
+  if (foreign.length === 0) return;
+  throw new TributaryError(
+    "folder-in-use",
+    `${folder}: is no run folder and holds ${foreign.slice(0, 3).join(", ")}${foreign.length > 3 ? " and more" : ""}; give --out an empty or new folder`,
+  );
+}
+
+function isOurs(name: string): boolean {
+  const known = [...Object.values(runFiles), resolvedJobName, "blobs", "lock", "manifest.json"];
+  return known.some((file) => name === file || name.startsWith(`${file}-`) || name.startsWith(`${file}.`));
+}
+
+async function exists(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined)) !== undefined;
+}

@@ -1,0 +1,68 @@
+import { describe, expect, it } from "vitest";
+import type { BlobStore } from "../../src/federation/blob-store.ts";
+import { sha256, sha256Text } from "../../src/federation/digest.ts";
+
+/** What every blob store must do. `reopen` gives the store that a later process would find. */
+export function describeBlobStore(
+  name: string,
+  make: () => Promise<{ blobs: BlobStore; reopen(): Promise<BlobStore> }>,
+): void {
+  describe(`${name} as a blob store`, () => {
+    it("gives back the bytes that were put, also when it is opened again", async () => {
+      const { blobs, reopen } = await make();
+      for (const bytes of [new Uint8Array(0), Uint8Array.of(1, 2, 3), new Uint8Array(1_000_003).fill(7)]) {
+        const id = await sha256(bytes);
+        await blobs.put(id, bytes);
+        await blobs.put(id, bytes);
+        expect(Buffer.compare(await blobs.get(id), bytes)).toBe(0);
+        expect(Buffer.compare(await (await reopen()).get(id), bytes)).toBe(0);
+      }
+    });
+
+    it("names what it has not", async () => {
+      const { blobs } = await make();
+      const [a, b] = [await sha256Text("a"), await sha256Text("b")];
+      await blobs.put(a, new TextEncoder().encode("a"));
+      expect(await blobs.missing([b, a])).toEqual([b]);
+      await expect(blobs.get(b)).rejects.toMatchObject({ code: "blob-missing" });
+    });
+
+    it("refuses bytes that are not those of their key", async () => {
+      const { blobs } = await make();
+      const id = await sha256Text("a");
+      await expect(blobs.put(id, new TextEncoder().encode("b"))).rejects.toMatchObject({
+        code: "blob-damaged",
+      });
+      expect(await blobs.missing([id])).toEqual([id]);
+    });
+
+    it("is not changed through an array that was put or got", async () => {
+      const { blobs } = await make();
+      const bytes = Uint8Array.of(1, 2, 3);
+      const id = await sha256(bytes);
+      await blobs.put(id, bytes);
+      bytes[0] = 9;
+      (await blobs.get(id))[1] = 9;
+      expect([...(await blobs.get(id))]).toEqual([1, 2, 3]);
+    });
+
+    it("takes the same blob from many at once", async () => {
+      const { blobs } = await make();
+      const bytes = new Uint8Array(100_000).fill(3);
+      const id = await sha256(bytes);
+      await Promise.all(Array.from({ length: 8 }, () => blobs.put(id, bytes)));
+      expect((await blobs.get(id)).length).toBe(100_000);
+    });
+
+    it("sweeps what is not live and old enough, and nothing else", async () => {
+      const { blobs } = await make();
+      const texts = ["live", "dead"].map((text) => new TextEncoder().encode(text));
+      const ids = await Promise.all(texts.map(sha256));
+      for (const [i, id] of ids.entries()) await blobs.put(id, texts[i] ?? new Uint8Array());
+      const live = new Set(ids.slice(0, 1));
+      expect(await blobs.sweep(live, 3_600_000)).toBe(0);
+      expect(await blobs.sweep(live, -1000)).toBe(1);
+      expect(await blobs.missing(ids)).toEqual(ids.slice(1));
+    });
+  });
+}
