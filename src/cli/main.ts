@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { setMaxListeners } from "node:events";
 import process from "node:process";
 import { nearest } from "../job/nearest.ts";
 import { parseCommandArgs } from "./args.ts";
@@ -29,6 +30,8 @@ const commands: readonly Command[] = [
   version,
 ];
 
+// Every batch under way waits on the one signal of the run.
+setMaxListeners(0);
 await main(process.argv.slice(2));
 
 /** Runs the command line; sets the exit code and never throws. */

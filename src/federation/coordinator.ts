@@ -137,7 +137,12 @@ function apply(state: RunState, event: EventBody): RunState {
         elapsedMs: Math.max(open.elapsedMs, event.elapsedMs),
       }));
     case "round-closed":
-      return withOpen(state, (open) => ({ ...open, closed: event, leases: new Map() }));
+      return withOpen(state, (open) => ({
+        ...open,
+        closed: event,
+        leases: new Map(),
+        elapsedMs: Math.max(open.elapsedMs, event.elapsedMs),
+      }));
     case "round-failed": {
       const { open, ...rest } = state;
       return {

@@ -1,7 +1,6 @@
-import { productInner, stackTerms } from "../tensor/linalg.ts";
-import { type Matrix, matrix, matrixOf } from "../tensor/matrix.ts";
+import { type Matrix, matmul, matrix, transpose } from "../tensor/matrix.ts";
 import type { Params } from "../tensor/params.ts";
-import { floats, loraModules, loraPair } from "./low-rank.ts";
+import { factorMatrix, floats, loraModules, loraPair } from "./low-rank.ts";
 import type { Update } from "./strategy.ts";
 import { commonScaling, normalized } from "./weights.ts";
 
@@ -52,7 +51,7 @@ interface Measured {
 /**
  * With (B, A) the pair after aggregation, whatever rule made it, and Bm, Am the means of the factors:
  * `sum p_k B_k A_k - B A = sum p_k (B_k - B)(A_k - A) + B (Am - A) + (Bm - B) A`,
- * a sum without cancellation between large products; its norm comes from the Gram matrices of the stacked factors.
+ * a sum without cancellation between large products; its norm comes from the inner products of the stacked factors.
  */
 function* lowRankDeviations(
   { who, updates, weights, after }: Aggregation,
@@ -61,55 +60,76 @@ function* lowRankDeviations(
   const scaling = commonScaling(who, updates);
   const p = normalized(weights);
   for (const module of modules) {
-    const a = matrixOf(loraPair(after, module).loraA);
-    const b = matrixOf(loraPair(after, module).loraB);
-    const offsets = updates.map(({ params }) => ({
-      left: minus(factor(params, `${module}.lora_B.weight`, b), b), // B_k - B
-      right: minus(factor(params, `${module}.lora_A.weight`, a), a), // A_k - A
-    }));
-    const off = stackTerms([
-      ...offsets.map((offset, k) => ({ coefficient: p[k] ?? 0, ...offset })),
-      {
-        coefficient: 1,
-        left: b,
-        right: meanOf(
-          offsets.map(({ right }) => right),
-          p,
-        ),
-      },
-      {
-        coefficient: 1,
-        left: meanOf(
-          offsets.map(({ left }) => left),
-          p,
-        ),
-        right: a,
-      },
-    ]);
-    const product = { left: b, right: a };
-    const squared = Math.max(0, productInner(off, off));
-    // The ideal mean is B A + off.
-    const ideal = squared + 2 * productInner(off, product) + productInner(product, product);
-    yield { module, deviation: scaling * Math.sqrt(squared), ideal: scaling * Math.sqrt(Math.max(0, ideal)) };
+    const pair = loraPair(after, module);
+    const a = factorMatrix(pair.loraA); // [rank, in]
+    const b = transpose(factorMatrix(pair.loraB)); // [rank, out], as every left factor below
+    const rank = a.rows;
+    const terms = updates.length + 2; // the last holds B A itself
+    const left = matrix(rank * (terms + 1), b.cols);
+    const right = matrix(rank * (terms + 1), a.cols);
+    const [meanLeft, meanRight] = [
+      left.data.subarray(0, b.data.length),
+      right.data.subarray(a.data.length, 2 * a.data.length),
+    ];
+    right.data.set(a.data); // (Bm - B) A
+    left.data.set(b.data, b.data.length); // B (Am - A)
+    updates.forEach(({ params }, k) => {
+      const weight = p[k] ?? 0;
+      const loraA = params.get(`${module}.lora_A.weight`) ?? pair.loraA;
+      const loraB = params.get(`${module}.lora_B.weight`) ?? pair.loraB;
+      // p_k (B_k - B)(A_k - A)
+      subtract(
+        left.data.subarray((k + 2) * b.data.length),
+        transpose(factorMatrix(loraB)).data,
+        b.data,
+        weight,
+        meanLeft,
+      );
+      subtract(right.data.subarray((k + 2) * a.data.length), floats(loraA), a.data, 1, meanRight, weight);
+    });
+    left.data.set(b.data, terms * b.data.length);
+    right.data.set(a.data, terms * a.data.length);
+    let squared = 0;
+    for (let k = 0; k < terms; k++) squared += ownAndEarlier(left, right, k * rank, (k + 1) * rank);
+    const ideal = squared + ownAndEarlier(left, right, terms * rank, (terms + 1) * rank); // of B A + deviation
+    yield {
+      module,
+      deviation: scaling * Math.sqrt(Math.max(0, squared)),
+      ideal: scaling * Math.sqrt(Math.max(0, ideal)),
+    };
   }
 }
 
-function factor(params: Params, name: string, shared: Matrix): Matrix {
-  const tensor = params.get(name);
-  return tensor ? matrixOf(tensor) : shared;
+/** Writes `factor * (x - y)` and adds `share * (x - y)` to the sum; the share is the factor where none is given. */
+function subtract(
+  target: Float64Array,
+  x: Float32Array | Float64Array,
+  y: Float64Array,
+  factor: number,
+  sum: Float64Array,
+  share: number = factor,
+): void {
+  for (let i = 0; i < y.length; i++) {
+    const difference = x[i]! - y[i]!;
+    target[i] = factor * difference;
+    sum[i] = sum[i]! + share * difference;
+  }
 }
 
-function minus(x: Matrix, y: Matrix): Matrix {
-  return { ...x, data: x.data.map((value, i) => value - y.data[i]!) };
-}
-
-function meanOf(list: readonly Matrix[], p: readonly number[]): Matrix {
-  const sum = matrix(list[0]?.rows ?? 0, list[0]?.cols ?? 0);
-  list.forEach(({ data }, k) => {
-    const weight = p[k] ?? 0;
-    for (let i = 0; i < data.length; i++) sum.data[i] = sum.data[i]! + weight * data[i]!;
-  });
+/**
+ * What the terms [start, end) of `sum_i l_i r_i'` add to its squared norm `sum_ij <l_i, l_j> <r_i, r_j>`: their products
+ * with each other, and twice those with the terms before. Vectors are rows.
+ */
+function ownAndEarlier(left: Matrix, right: Matrix, start: number, end: number): number {
+  const outer = matmul(rowRange(left, start, end), rowRange(left, 0, end), { transposeB: true }).data;
+  const inner = matmul(rowRange(right, start, end), rowRange(right, 0, end), { transposeB: true }).data;
+  let sum = 0;
+  for (let i = 0; i < outer.length; i++) sum += (i % end < start ? 2 : 1) * outer[i]! * inner[i]!;
   return sum;
+}
+
+function rowRange({ cols, data }: Matrix, start: number, end: number): Matrix {
+  return { rows: end - start, cols, data: data.subarray(start * cols, end * cols) };
 }
 
 function* denseDeviations({ updates, weights, before, after }: Aggregation): Generator<Measured> {

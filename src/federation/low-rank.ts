@@ -1,4 +1,4 @@
-import { firstColumns, firstRows, type Matrix, matrixOf } from "../tensor/matrix.ts";
+import { firstColumns, firstRows, type Matrix } from "../tensor/matrix.ts";
 import type { Params } from "../tensor/params.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
@@ -60,10 +60,16 @@ export function prefix(params: Params, rank: number): Params {
     if (held < rank) {
       throw new RangeError(`low rank: rank ${rank} asked of ${module}, whose pair has rank ${held}`);
     }
-    cut.set(module + A, likeTensor(loraA, firstRows(matrixOf(loraA), rank)));
-    cut.set(module + B, likeTensor(loraB, firstColumns(matrixOf(loraB), rank)));
+    cut.set(module + A, likeTensor(loraA, firstRows(factorMatrix(loraA), rank)));
+    cut.set(module + B, likeTensor(loraB, firstColumns(factorMatrix(loraB), rank)));
   }
   return cut;
+}
+
+/** A float tensor of two dimensions as a float64 matrix. */
+export function factorMatrix(tensor: Tensor): Matrix {
+  const [rows = 0, cols = 0] = tensor.shape;
+  return { rows, cols, data: new Float64Array(floats(tensor)) };
 }
 
 /** A matrix as a tensor of the dtype of `like`, each entry rounded once. */

@@ -141,7 +141,7 @@ export interface LocalRule {
   start?(local: LocalStart): { readonly params: Params; readonly extra?: Params };
   /** A change of the base for this client and round only, on top of the shared base; it does not travel. */
   personalBase?(local: LocalStart): readonly BaseChange[];
-  /** What leaves the client, and what it keeps. Default: the trained parameters; memory unchanged. */
+  /** What leaves the client, and what it keeps once the update is accepted. Default: the trained parameters; memory unchanged. */
   upload?(local: LocalResult): { readonly params: Params; readonly extra?: Params; readonly memory?: Params };
 }
 

@@ -346,9 +346,15 @@ export function gradients(scalar: Value, wrt: readonly Value[]): Value[] {
     throw new RangeError(`gradients: needs a scalar, got shape [${scalar.shape}]`);
   const order = topological([scalar]);
   const active = new Set<Value>(wrt);
+  // Inputs of one name are one input.
+  const named = new Map(
+    wrt.flatMap((value) => (value.name === undefined ? [] : [[value.name, value] as const])),
+  );
+  const known = (value: Value): Value =>
+    value.name === undefined ? value : (named.get(value.name) ?? value);
   const reached: Node[] = [];
   for (const node of order) {
-    if (!isDifferentiable(node.op) || !node.inputs.some((value) => active.has(value))) continue;
+    if (!isDifferentiable(node.op) || !node.inputs.some((value) => active.has(known(value)))) continue;
     reached.push(node);
     for (const output of node.outputs) if (isFloat(output)) active.add(output);
   }
@@ -360,9 +366,10 @@ export function gradients(scalar: Value, wrt: readonly Value[]): Value[] {
       throw new RangeError(`gradients: ${node.op} has a gradient through its first output only`);
     const g = total.get(y);
     if (rule === NO_GRADIENT || g === undefined) continue;
-    const needs = (i: number): boolean => active.has(first(node.inputs, i));
+    const needs = (i: number): boolean => active.has(known(first(node.inputs, i)));
     const contributions = rule({ node, x: node.inputs, y: node.outputs, g, needs });
-    node.inputs.forEach((value, i) => {
+    node.inputs.forEach((operand, i) => {
+      const value = known(operand);
       const contribution = contributions[i];
       if (!contribution || !active.has(value)) return;
       const sum = total.get(value);

@@ -33,15 +33,16 @@ export function printGraph(outputs: ReadonlyMap<string, Value>): string {
   const used = new Set<Value>([...values, ...nodes.flatMap((node) => node.inputs)]);
   const names = new Map<Value, string>();
   const lines: string[] = [];
+  for (const value of used) if (value.name !== undefined) names.set(value, value.name);
   for (const [name, value] of inputsOf(values)) {
-    names.set(value, name);
     lines.push(`input ${name}: ${typeOf(value)}`);
   }
+  let large = 0;
   for (const value of used) {
     if (!value.constant) continue;
-    const text = literal(value.constant);
-    names.set(value, text ?? `#${lines.length}`);
-    if (text === undefined) lines.push(`constant #${lines.length}: ${typeOf(value)}`);
+    const name = literal(value.constant) ?? `#${large++}`;
+    names.set(value, name);
+    if (name.startsWith("#")) lines.push(`constant ${name}: ${typeOf(value)}`);
   }
   const copies: string[] = [];
   for (const [name, value] of outputs) {

@@ -66,8 +66,12 @@ function missingHint(value: unknown, nodes: readonly SchemaNode[]): { next?: str
   if (value !== undefined) return {};
   const description = nodes.find((node) => node.description !== undefined)?.description;
   return {
-    next: description === undefined ? "add it" : `add it: ${description.replace(/\.$/, "").toLowerCase()}`,
+    next: description === undefined ? "add it" : `add it: ${lowerFirst(description.replace(/\.$/, ""))}`,
   };
+}
+
+function lowerFirst(text: string): string {
+  return text.slice(0, 1).toLowerCase() + text.slice(1);
 }
 
 function unknownKey(root: SchemaNode, path: readonly PathKey[], key: string, raw: unknown): Problem {
@@ -94,7 +98,7 @@ function unknownKey(root: SchemaNode, path: readonly PathKey[], key: string, raw
   return {
     path: full,
     got: `an unknown key with ${got}`,
-    expected: `one of ${known.join(", ")}`,
+    expected: meant === undefined ? `one of ${known.join(", ")}` : "a known key",
     ...(next === undefined ? {} : { next }),
   };
 }

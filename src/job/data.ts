@@ -106,14 +106,16 @@ export function tokenizeRecords(
   read: JobRecords,
   tokenizer: Tokenizer,
 ): JobData {
+  const { data } = job;
   const encode = encoder(job, tokenizer, read.records[0]);
   const notes = [...read.notes];
   const silos: Silo[] = [];
+  const all: Prepared[] = [];
   let lastError: unknown;
   for (const [name, indices] of read.partition) {
     try {
       const prepared = encode(indices.map((i) => read.records[i] ?? {}));
-      notes.push(...notesOf(name, prepared));
+      all.push(prepared);
       silos.push({ name, examples: prepared.examples });
     } catch (error) {
       if (!(error instanceof TributaryError && error.code === "no-examples")) throw error;
@@ -125,10 +127,11 @@ export function tokenizeRecords(
     throw (
       lastError ?? new TributaryError("no-examples", "data: no silo holds a record; look at the partition")
     );
+  notes.push(...notesOf("training data", all, data.maxLength));
   const heldOutExamples = (name: string, records: readonly DataRecord[]): readonly Example[] => {
     if (records.length === 0) return [];
     const prepared = encode(records);
-    notes.push(...notesOf(name, prepared));
+    notes.push(...notesOf(name, [prepared], data.maxLength));
     return prepared.examples;
   };
   return {
@@ -345,11 +348,17 @@ function textFields({ fields }: DataJob, first: DataRecord = {}): { text: string
   };
 }
 
-function notesOf(name: string, { dropped, truncated, examples }: Prepared): string[] {
-  const cut =
-    truncated === 0 ? [] : [`${name}: ${truncated} of ${examples.length} examples are cut to data.maxLength`];
+/** What tokenizing left out or cut, as lines. */
+function notesOf(name: string, prepared: readonly Prepared[], maxLength: number): string[] {
+  const dropped = droppedReasons(prepared.flatMap((part) => part.dropped));
+  const sum = (value: (part: Prepared) => number): number =>
+    prepared.reduce((total, part) => total + value(part), 0);
+  const truncated = sum((part) => part.truncated);
+  const examples = sum((part) => part.examples.length);
   return [
-    ...[...droppedReasons(dropped)].map(([reason, number]) => `${name}: ${number} left out: ${reason}`),
-    ...cut,
+    ...[...dropped].map(([reason, number]) => `${name}: ${number} left out: ${reason}`),
+    ...(truncated === 0
+      ? []
+      : [`${name}: ${truncated} of ${examples} examples are cut to ${maxLength} tokens`]),
   ];
 }

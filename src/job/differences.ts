@@ -1,7 +1,7 @@
 import type { Job } from "./job.ts";
 import { described, JobError } from "./problem.ts";
 
-/** Keys that may change between two sittings of one run: they do not touch its result. */
+/** Keys that may change while a run goes on: they do not touch its result. */
 const free: readonly string[] = ["name", "out", "workers", "generate", "evaluation.batchSize"];
 
 /** One key in which two jobs differ. */
@@ -33,6 +33,15 @@ export function refuseOtherJob(folder: string, before: Job, now: Job): void {
       next,
     })),
   );
+}
+
+/** The keys of a job that decide its result, by path; paths of files are left to digests of their content. */
+export function resultKeys(job: Job): Readonly<Record<string, string>> {
+  const files = [...free, "model", "data.path", "data.splits", "adapter.from"];
+  const kept = [...leaves(job)].filter(
+    ([path]) => !files.some((key) => path === key || path.startsWith(`${key}.`)),
+  );
+  return Object.fromEntries(kept.map(([path, value]) => [path, String(value)]));
 }
 
 function leaves(value: unknown, path = "", into: Map<string, unknown> = new Map()): Map<string, unknown> {

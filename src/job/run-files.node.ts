@@ -1,6 +1,7 @@
 import { readdir, readFile, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { TributaryError } from "../errors.ts";
+import type { FederatedClient } from "../federation/door.ts";
 import type { Round } from "../federation/round.ts";
 import { fileSource, openFolder, writeFileAtomic } from "../formats/files.node.ts";
 import { type PeftAdapter, readPeftAdapter, writePeftAdapter } from "../formats/peft.ts";
@@ -19,6 +20,7 @@ export const runFiles: {
   readonly rounds: "rounds.jsonl";
   readonly summary: "summary.json";
   readonly journal: "journal.sqlite";
+  readonly manifest: "manifest.json";
 } = {
   adapter: "adapter",
   trained: "trained.safetensors",
@@ -26,6 +28,7 @@ export const runFiles: {
   rounds: "rounds.jsonl",
   summary: "summary.json",
   journal: "journal.sqlite",
+  manifest: "manifest.json",
 };
 
 /** Whether a folder is that of a run. */
@@ -82,6 +85,27 @@ export async function writeJson(folder: string, name: string, value: object): Pr
     join(folder, name),
     new TextEncoder().encode(`${JSON.stringify(value, undefined, 2)}\n`),
   );
+}
+
+/** What a run was made of and with. */
+export interface RunManifest {
+  readonly versions: Readonly<Record<string, string>>;
+  readonly seed: number;
+  /** Digest of the base model. */
+  readonly base: string;
+  readonly clients: readonly FederatedClient[];
+}
+
+/** The manifest of a run folder. */
+export async function readManifest(folder: string): Promise<RunManifest> {
+  const text = await readFile(join(folder, runFiles.manifest), "utf8").catch((cause: unknown) => {
+    throw new TributaryError(
+      "missing-file",
+      `${folder}: has no ${runFiles.manifest}; give the folder of a run`,
+      { cause },
+    );
+  });
+  return JSON.parse(text);
 }
 
 /** The rounds that a run folder lists. */
@@ -143,7 +167,7 @@ async function refuseForeignFiles(folder: string): Promise<void> {
 }
 
 function isOurs(name: string): boolean {
-  const known = [...Object.values(runFiles), resolvedJobName, "blobs", "lock", "manifest.json"];
+  const known = [...Object.values(runFiles), resolvedJobName, "blobs", "lock"];
   return known.some((file) => name === file || name.startsWith(`${file}-`) || name.startsWith(`${file}.`));
 }
 

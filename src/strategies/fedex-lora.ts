@@ -1,9 +1,16 @@
 import { measurements } from "../federation/deviation.ts";
-import { isFactor, isLoraA, likeTensor, loraModules, loraPair } from "../federation/low-rank.ts";
+import {
+  factorMatrix,
+  isFactor,
+  isLoraA,
+  likeTensor,
+  loraModules,
+  loraPair,
+} from "../federation/low-rank.ts";
 import type { BaseChange, RoundContext, StateTree, Strategy, Update } from "../federation/strategy.ts";
 import { commonScaling, normalized, type Weighting, weightsOf } from "../federation/weights.ts";
 import { type LowRankTerm, productNormSquared, type Svd, svdOfSum, truncate } from "../tensor/linalg.ts";
-import { type Matrix, matmul, matrix, matrixOf } from "../tensor/matrix.ts";
+import { type Matrix, matmul, matrix } from "../tensor/matrix.ts";
 import { mapParams, type Params, select, weightedMean } from "../tensor/params.ts";
 import { stream } from "../tensor/random.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -185,9 +192,9 @@ export function residual(
   mean: Params,
 ): LowRankTerm[] {
   const p = normalized(weights);
-  const center = matrixOf(loraPair(mean, module).loraB); // B̄
+  const center = factorMatrix(loraPair(mean, module).loraB); // B̄
   const last = updates.at(-1)?.params ?? mean;
-  const anchor = matrixOf(loraPair(last, module).loraA); // A_K
+  const anchor = factorMatrix(loraPair(last, module).loraA); // A_K
   return updates.slice(0, -1).map(({ params }, k) => {
     const { left, right } = term(p[k] ?? 0, params, module);
     return { coefficient: p[k] ?? 0, left: minus(left, center), right: minus(right, anchor) };
@@ -291,7 +298,7 @@ function meanOfOthers(updates: readonly Update[], weights: readonly number[]): P
 
 function term(coefficient: number, params: Params, module: string): LowRankTerm {
   const { loraA, loraB } = loraPair(params, module);
-  return { coefficient, left: matrixOf(loraB), right: matrixOf(loraA) };
+  return { coefficient, left: factorMatrix(loraB), right: factorMatrix(loraA) };
 }
 
 function minus(x: Matrix, y: Matrix): Matrix {

@@ -1,5 +1,6 @@
 import { measurements } from "../federation/deviation.ts";
 import {
+  factorMatrix,
   isFactor,
   type LoraPair,
   likeTensor,
@@ -11,7 +12,7 @@ import {
 import type { ClientRef, StateTree, Strategy, Update } from "../federation/strategy.ts";
 import { normalized, type Weighting, weightsOf } from "../federation/weights.ts";
 import { type Svd, svdOfSum } from "../tensor/linalg.ts";
-import { type Matrix, matrix, matrixOf } from "../tensor/matrix.ts";
+import { type Matrix, matrix } from "../tensor/matrix.ts";
 import { mapParams, type Params, select, weightedMean } from "../tensor/params.ts";
 
 /** Options of FlexLoRA. */
@@ -80,7 +81,11 @@ export function meanProduct(updates: readonly Update[], weights: readonly number
   return svdOfSum(
     updates.map(({ params, client }, i) => {
       const { loraA, loraB } = loraPair(params, module);
-      return { coefficient: (p[i] ?? 0) * client.scaling, left: matrixOf(loraB), right: matrixOf(loraA) };
+      return {
+        coefficient: (p[i] ?? 0) * client.scaling,
+        left: factorMatrix(loraB),
+        right: factorMatrix(loraA),
+      };
     }),
   );
 }
@@ -99,7 +104,7 @@ function scaledB(params: Params, factor: number): Params {
   const modules = new Set(loraModules(params).map((module) => `${module}.lora_B.weight`));
   return mapParams(params, (tensor, name) => {
     if (!modules.has(name)) return tensor;
-    const { rows, cols, data } = matrixOf(tensor);
+    const { rows, cols, data } = factorMatrix(tensor);
     return likeTensor(tensor, { rows, cols, data: data.map((x) => factor * x) });
   });
 }

@@ -102,7 +102,7 @@ function narrowInto(
     const top = words[high]!;
     const sign = top >>> 31 === 1 ? signBit : 0;
     const own = ((top >>> 20) & 0x7ff) - 1023;
-    const exponent = own < smallest ? smallest : own;
+    const exponent = Math.max(own, smallest);
     if (exponent > bias + 1) {
       target[i] = sign | (own < 1024 ? overflow : Number.isNaN(value) ? nan : infinity);
       continue;

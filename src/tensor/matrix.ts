@@ -84,8 +84,8 @@ export function firstRows({ cols, data }: Matrix, count: number): Matrix {
 const CHUNK = 512;
 
 /**
- * `out[i, j] += <x_i, y_j>` for vectors stored one after the other, each `length` long; only entries j of
- * [from, yCount) are computed. In blocks of 4 x 2 products, so that each value loaded is used more than once.
+ * `out[i, j] += <x_i, y_j>` for vectors stored one after the other, each `length` long. In blocks of 4 x 2 products, so
+ * that each value loaded is used more than once.
  */
 export function addDots(
   out: Float64Array,

@@ -90,7 +90,8 @@ export function norm(params: Params): number {
   for (const name of sortedNames(params)) {
     const tensor = params.get(name);
     if (tensor === undefined) continue;
-    for (const x of floats("norm", name, tensor)) sum += x * x;
+    const values = floats("norm", name, tensor);
+    for (let i = 0; i < values.length; i++) sum += values[i]! * values[i]!;
   }
   return Math.sqrt(sum);
 }
@@ -165,24 +166,24 @@ function exactMean(
   sum: number,
 ): Tensor {
   let bound = 0;
-  for (const member of members) {
-    for (const x of floats("weightedMean", name, member)) {
-      const magnitude = x < 0 ? -x : x;
-      if (!(magnitude <= bound)) bound = magnitude;
-      if (magnitude - magnitude !== 0) {
-        throw new TributaryError(
-          "not-finite",
-          `weightedMean: ${name} holds ${x}; reject that update before averaging`,
-        );
-      }
-    }
-  }
+  for (const member of members) bound = Math.max(bound, largestMagnitude(name, member));
   const shape = members[0]?.shape ?? [];
   const total = exactSum({ shapes: new Map([[name, shape]]), bound, maxWeight: sum, limbs: 2 });
   members.forEach((member, k) => {
     total.fold(new Map([[name, member]]), weights[k] ?? 0);
   });
   return total.mean().get(name) ?? { dtype: "float32", shape, data: new Float32Array(0) };
+}
+
+function largestMagnitude(name: string, tensor: Tensor): number {
+  const values = floats("weightedMean", name, tensor);
+  let largest = 0;
+  for (let i = 0; i < values.length; i++) largest = Math.max(largest, Math.abs(values[i]!)); // NaN stays NaN
+  if (largest < Number.POSITIVE_INFINITY) return largest;
+  throw new TributaryError(
+    "not-finite",
+    `weightedMean: ${name} holds ${values.find((x) => !Number.isFinite(x))}; reject that update before averaging`,
+  );
 }
 
 function float64Mean(name: string, members: readonly Tensor[], weights: readonly number[]): Tensor {

@@ -3,6 +3,7 @@ import { virtualEnv } from "../../src/federation/env.ts";
 import type { RunEvent } from "../../src/federation/events.ts";
 import { federate } from "../../src/federation/federate.ts";
 import { openState } from "../../src/federation/manifest.ts";
+import type { Round } from "../../src/federation/round.ts";
 import { fedAvg } from "../../src/strategies/fedavg.ts";
 import { fedexLora } from "../../src/strategies/fedex-lora.ts";
 import { localOnly } from "../../src/strategies/local-only.ts";
@@ -181,19 +182,25 @@ describe("federate", () => {
   it("ends a round at its deadline with a quorum", async () => {
     const env = virtualEnv();
     const trainer = toyTrainer();
+    const waiting = countdown(5);
     const run = runToy(fedAvg(), {
       env,
       rounds: 1,
       concurrency: 5,
       deadlineMs: 1000,
+      onEvent: ({ type }) => type === "update-accepted" && waiting.count(),
       trainer: {
         train: async (task, options) => {
-          if (task.assignment.client === "c03") await env.sleep(1e9, options.signal);
+          if (task.assignment.client === "c03") {
+            waiting.count();
+            await env.sleep(1e9, options.signal);
+          }
           return trainer.train(task, options);
         },
       },
     });
-    for (let i = 0; i < 20; i++) await env.advance(100);
+    await waiting.done;
+    await env.advance(1000);
     const [round] = await run;
     expect(round?.accepted.map(({ client }) => client)).toEqual(["c00", "c01", "c02", "c04"]);
     expect(round?.phases.train).toBeCloseTo(1, 6);
@@ -202,25 +209,29 @@ describe("federate", () => {
   it("gives a client up that makes no progress, after lending its assignment once more", async () => {
     const env = virtualEnv();
     const trainer = toyTrainer();
-    let hung = 0;
+    const [others, once, twice] = [countdown(4), countdown(1), countdown(2)];
     const run = runToy(fedAvg(), {
       env,
       rounds: 1,
       concurrency: 8,
       leaseMs: 60_000,
+      onEvent: ({ type }) => type === "update-accepted" && others.count(),
       trainer: {
         train: async (task, options) => {
           if (task.assignment.client === "c03") {
-            hung++;
+            once.count();
+            twice.count();
             await env.sleep(1e9, options.signal);
           }
           return trainer.train(task, options);
         },
       },
     });
-    for (let i = 0; i < 20; i++) await env.advance(10_000);
+    await Promise.all([others.done, once.done]);
+    await env.advance(60_000);
+    await twice.done;
+    await env.advance(60_000);
     const [round] = await run;
-    expect(hung).toBe(2);
     expect(round?.rejected).toEqual([
       { client: "c03", code: "lease-expired", reason: "no progress for 60 s" },
     ]);
@@ -263,7 +274,7 @@ describe("federate", () => {
         if (round === 2 && client === "c02") stop.abort(new Error("Ctrl-C"));
       },
     });
-    const made = [];
+    const made: Round[] = [];
     const stopped = (async () => {
       for await (const round of federate(toyOptions(remembering(), { store, trainer, signal: stop.signal })))
         made.push(round);
@@ -319,6 +330,21 @@ describe("federate", () => {
     expect(fingerprint([...first, ...rest])).toEqual(reference);
   });
 });
+
+/** Resolves when it was counted `times` times. */
+function countdown(times: number): { readonly done: Promise<void>; count(): void } {
+  let left = times;
+  let finish = (): void => {};
+  const done = new Promise<void>((resolve) => {
+    finish = resolve;
+  });
+  return {
+    done,
+    count() {
+      if (--left === 0) finish();
+    },
+  };
+}
 
 function memoryStoreAt(
   stores: readonly ReturnType<typeof memoryStore>[],

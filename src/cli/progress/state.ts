@@ -43,7 +43,10 @@ export function progressed(state: ProgressState, event: JobEvent, now: number): 
       return {
         ...state,
         rounds: event.rounds,
-        evaluations: new Map(event.rounds.map(({ number, evaluation }) => [number, evaluation])),
+        evaluations: new Map([
+          [0, event.evaluation ?? {}],
+          ...event.rounds.map(({ number, evaluation }) => [number, evaluation] as const),
+        ]),
       };
     case "round-opened":
       return {

@@ -118,6 +118,10 @@ function rewrite(node: Node, [a, b]: readonly Value[]): Value | undefined {
     const [inner] = a.node.inputs;
     return inner && reshape(inner, node.attributes.shape);
   }
+  if (isOp(node, "Expand") && isOp(a.node, "Expand")) {
+    const [inner] = a.node.inputs;
+    return inner && expand(inner, node.attributes.shape);
+  }
   if (isOp(node, "ReduceSum")) {
     // A row that holds one scattered element sums to that element.
     const found = sparse(a);
@@ -153,16 +157,17 @@ function exactNumber(_: string, value: unknown): unknown {
 export function simplify(outputs: readonly Value[]): Value[] {
   const replaced = new Map<Value, Value>();
   const known = new Map<string, readonly Value[]>();
-  const constants = new Map<string, Value>();
+  const leaves = new Map<string, Value>();
   const ids = new Map<Value, number>();
   const done = new Set<Node>();
   const current = (value: Value): Value => {
     const found = replaced.get(value);
     if (found) return found;
-    const key = value.constant && constantKey(value.constant);
+    const key =
+      value.name === undefined ? value.constant && constantKey(value.constant) : `input ${value.name}`;
     if (key === undefined) return value;
-    const shared = constants.get(key) ?? value;
-    constants.set(key, shared);
+    const shared = leaves.get(key) ?? value;
+    leaves.set(key, shared);
     return shared;
   };
   /** Identity of a node up to its inputs: equal keys compute equal values. */
