@@ -2,9 +2,9 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { federate, type RunStore } from "../src/federation/federate.ts";
-import { fedAvg } from "../src/strategies/fedavg.ts";
 import { memoryBlobs, memoryJournal } from "../src/storage/memory.ts";
 import { openRunFolder } from "../src/storage/run-folder.ts";
+import { fedAvg } from "../src/strategies/fedavg.ts";
 import { float32 } from "../src/tensor/tensor.ts";
 
 /** What `benchRound` measures. */
@@ -62,7 +62,7 @@ export async function benchRound({
           const shift = Number(assignment.client.slice(-5)) * 1e-3;
           const start = half.start.params.get("weight");
           const data = new Float32Array(length);
-          for (let i = 0; i < length; i++) data[i] = Number(start?.data[i]) + shift;
+          if (start?.data instanceof Float32Array) add(start.data, shift, data);
           return {
             params: new Map([["weight", float32([length], data)]]),
             numExamples: 10 + (Number(assignment.client.slice(-5)) % 7),
@@ -86,4 +86,8 @@ export async function benchRound({
     if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
   }
   return { clients, bytes, store, seconds, peakMegabytes: process.resourceUsage().maxRSS / 1e3, state };
+}
+
+function add(values: Float32Array, shift: number, sum: Float32Array): void {
+  for (let i = 0; i < sum.length; i++) sum[i] = values[i]! + shift;
 }

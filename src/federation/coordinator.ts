@@ -48,8 +48,8 @@ export interface RunState {
   readonly wastedUp: number;
   /** Manifest of what each client remembers from its last committed round. */
   readonly memories: ReadonlyMap<string, string>;
-  /** The last round in which each client had an assignment. */
-  readonly lastLeased: ReadonlyMap<string, number>;
+  /** The last ended attempt's round in which each client answered. */
+  readonly lastAsked: ReadonlyMap<string, number>;
   readonly rounds: readonly Round[];
   /** Manifest of the base changes, and version of the base after them, by round from 0. */
   readonly bases: readonly { readonly changes: string | null; readonly version: string }[];
@@ -64,7 +64,7 @@ export const emptyRun: RunState = {
   wastedDown: 0,
   wastedUp: 0,
   memories: new Map(),
-  lastLeased: new Map(),
+  lastAsked: new Map(),
   rounds: [],
   bases: [],
   evaluations: new Map(),
@@ -100,15 +100,12 @@ function apply(state: RunState, event: EventBody): RunState {
       };
     }
     case "assignment-leased":
-      return {
-        ...withOpen(state, (open) => ({
-          ...open,
-          leases: put(open.leases, event.client, event),
-          bytesDown: open.bytesDown + event.bytes,
-          exchanges: open.exchanges + 1,
-        })),
-        lastLeased: put(state.lastLeased, event.client, event.round),
-      };
+      return withOpen(state, (open) => ({
+        ...open,
+        leases: put(open.leases, event.client, event),
+        bytesDown: open.bytesDown + event.bytes,
+        exchanges: open.exchanges + 1,
+      }));
     case "assignment-ended":
       return withOpen(state, (open) => {
         const leases = without(open.leases, event.client);
@@ -149,6 +146,7 @@ function apply(state: RunState, event: EventBody): RunState {
         ...rest,
         failedAttempts: state.failedAttempts + 1,
         lastFailure: event.reason,
+        lastAsked: asked(state),
         wastedDown: state.wastedDown + (open?.bytesDown ?? 0),
         wastedUp: state.wastedUp + (open?.bytesUp ?? 0),
       };
@@ -167,6 +165,7 @@ function apply(state: RunState, event: EventBody): RunState {
         wastedDown: 0,
         wastedUp: 0,
         memories,
+        lastAsked: asked(state),
         rounds: event.record ? [...state.rounds, event.record] : state.rounds,
         bases: [...state.bases, { changes: event.base, version: event.baseVersion }],
       };
@@ -211,7 +210,7 @@ export function decide(state: RunState, command: Command): Decision {
     case "lease": {
       const { id, round, client } = command.assignment;
       const open = openFor(state, command.assignment);
-      if (!open || open.leases.has(client) || !waiting(open).includes(client)) return { events: [] };
+      if (!open?.opened.cohort.includes(client) || !isWaiting(open, client)) return { events: [] };
       const lease = (open.expired.get(client) ?? 0) + 1;
       return {
         events: [{ type: "assignment-leased", round, client, assignment: id, lease, bytes: command.bytes }],
@@ -277,8 +276,7 @@ function closing(state: RunState, event: UpdateAccepted | UpdateRejected | Assig
   if (!open) return { events: [event] };
   const { target } = open.opened;
   if (open.accepted.size >= target) return { events: [event, ending(open, "target", event.elapsedMs)] };
-  if (outstanding(open).length === 0)
-    return { events: [event, ending(open, "all-answered", event.elapsedMs)] };
+  if (!isOutstanding(open)) return { events: [event, ending(open, "all-answered", event.elapsedMs)] };
   return { events: [event] };
 }
 
@@ -300,14 +298,23 @@ function ending(open: OpenRound, why: RoundClosed["why"], elapsedMs: number): Ev
   };
 }
 
-/** Clients that may still answer. */
-function outstanding(open: OpenRound): string[] {
-  return open.opened.cohort.filter((client) => !open.accepted.has(client) && !open.dropped.has(client));
+/** `lastAsked` after the open round. */
+function asked({ lastAsked, open }: RunState): ReadonlyMap<string, number> {
+  const next = new Map(lastAsked);
+  for (const client of [...(open?.accepted.keys() ?? []), ...(open?.dropped.keys() ?? [])]) {
+    next.set(client, open?.opened.round ?? 0);
+  }
+  return next;
 }
 
-/** Clients of the round that nobody works for, in order of the cohort. */
-export function waiting(open: OpenRound): string[] {
-  return open.closed ? [] : outstanding(open).filter((client) => !open.leases.has(client));
+/** Whether any client may still answer. */
+function isOutstanding({ opened, accepted, dropped }: OpenRound): boolean {
+  return accepted.size + dropped.size < opened.cohort.length;
+}
+
+/** Whether the round waits for a client of its cohort that nobody works for. */
+export function isWaiting({ accepted, dropped, leases, closed }: OpenRound, client: string): boolean {
+  return !closed && !accepted.has(client) && !dropped.has(client) && !leases.has(client);
 }
 
 /** What the run needs next. It follows from the state alone, so it is the same after a crash. */

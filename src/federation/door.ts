@@ -5,7 +5,7 @@ import { admit } from "./admission.ts";
 import { type BaseChain, catchUp, countScalars } from "./base-chain.ts";
 import { bell } from "./bell.ts";
 import type { BlobStore } from "./blob-store.ts";
-import { type OpenRound, type RunState, waiting } from "./coordinator.ts";
+import { isWaiting, type OpenRound, type RunState } from "./coordinator.ts";
 import { type Digest, sha256Text } from "./digest.ts";
 import type { Env } from "./env.ts";
 import type { RunEvent } from "./events.ts";
@@ -136,7 +136,9 @@ export function openDoor<State extends StateTree>({
     const { open } = ledger.state;
     if (!open || open.closed || open.opened !== current.opened) return undefined;
     const orphan = [...open.leases.keys()].find((client) => !current.inHand.has(client));
-    const client = orphan ?? waiting(open).find((candidate) => !current.inHand.has(candidate));
+    const client =
+      orphan ??
+      open.opened.cohort.find((candidate) => !current.inHand.has(candidate) && isWaiting(open, candidate));
     if (client !== undefined) current.inHand.set(client, { id: "", seen: env.monotonic() });
     return client;
   }
@@ -429,8 +431,8 @@ function paramsBytes(params: Params): number {
 }
 
 /** Bytes of the shared base changes since the client's last assignment. */
-function missedBytes({ lastLeased, bases }: RunState, chain: BaseChain, client: string): number {
-  const last = lastLeased.get(client);
+function missedBytes({ lastAsked, bases }: RunState, chain: BaseChain, client: string): number {
+  const last = lastAsked.get(client);
   const held = last === undefined ? chain.root : (bases[last - 1]?.version ?? chain.root);
   return 4 * countScalars(catchUp(chain, held).changes);
 }

@@ -19,6 +19,7 @@ import {
   mul,
   neg,
   pow,
+  reciprocal,
   reduceMean,
   reduceSum,
   reshape,
@@ -29,6 +30,7 @@ import {
   sign,
   sin,
   slice,
+  sqrt,
   sub,
   sumToShape,
   tanh,
@@ -222,11 +224,14 @@ const rules: { readonly [K in OpType]: Rule<K> | typeof NO_GRADIENT } = {
       needs(2) ? sumToShape(g, bias.shape) : undefined,
     ];
   },
-  SimplifiedLayerNormalization: ({ x, y, g, needs }) => {
+  // The inverse root is computed again: the second output of ONNX Runtime's operator is wrong on WebGPU.
+  SimplifiedLayerNormalization: ({ node, x, g, needs }) => {
     const [input, weight] = [first(x), first(x, 1)];
-    const normalized = mul(input, first(y, 1));
+    const meanSquare = reduceMean(mul(input, input), { axes: [lastAxis(input)], ...keep });
+    const inverse = reciprocal(sqrt(add(meanSquare, node.attributes.epsilon)));
+    const normalized = mul(input, inverse);
     return [
-      needs(0) ? normGradient(mul(g, weight), normalized, first(y, 1), false) : undefined,
+      needs(0) ? normGradient(mul(g, weight), normalized, inverse, false) : undefined,
       needs(1) ? sumToShape(mul(g, normalized), weight.shape) : undefined,
     ];
   },

@@ -193,8 +193,7 @@ export function layerNormalization(x: Value, weight: Value, bias: Value, epsilon
 
 /** RMS norm: divides the last axis by its root mean square, then `* weight`. */
 export function simplifiedLayerNormalization(x: Value, weight: Value, epsilon: number): Value {
-  const statistic = { dtype: x.dtype, shape: lastOne(x.shape) };
-  return one(applyOp("SimplifiedLayerNormalization", { epsilon }, [x, weight], [x, statistic]));
+  return one(applyOp("SimplifiedLayerNormalization", { epsilon }, [x, weight], [x]));
 }
 
 /**

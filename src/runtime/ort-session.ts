@@ -31,6 +31,9 @@ const dtypes = new Map<OrtType, DType>(
   Object.entries(ortTypes).map(([dtype, type]) => [type, dtype as DType] as const),
 );
 
+const bitsOf = (data: unknown): unknown =>
+  ArrayBuffer.isView(data) ? new Uint16Array(data.buffer, data.byteOffset, data.byteLength / 2) : data;
+
 function fromOrt(name: string, value: TypedTensor<OrtType>): Tensor {
   const dtype = dtypes.get(value.type);
   if (!dtype)
@@ -38,7 +41,10 @@ function fromOrt(name: string, value: TypedTensor<OrtType>): Tensor {
       "dtype",
       `session: output "${name}" has dtype ${value.type}, which has no host array`,
     );
-  return { dtype, shape: value.dims, data: value.data } as Tensor;
+  const { data } = value;
+  // An engine with Float16Array is given one; a float16 tensor holds its bits.
+  const isBits = dtype !== "float16" || data instanceof Uint16Array;
+  return { dtype, shape: value.dims, data: isBits ? data : bitsOf(data) } as Tensor;
 }
 
 /** Wraps a session of ONNX Runtime. Host arrays go in and out without a copy on the CPU. */

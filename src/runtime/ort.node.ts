@@ -24,6 +24,7 @@ export const runtime: Runtime = {
         interOpNumThreads: 1,
         executionMode: "sequential",
         graphOptimizationLevel: "all",
+        logSeverityLevel: 3,
       });
       return wrapSession(session, Tensor, { device, threads });
     } catch (cause) {

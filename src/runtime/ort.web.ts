@@ -22,6 +22,7 @@ export const runtime: Runtime = {
     const session = await InferenceSession.create(graph, {
       executionProviders: [device],
       graphOptimizationLevel: "all",
+      logSeverityLevel: 3,
     });
     return wrapSession(session, Tensor, { device, threads: granted });
   },

@@ -241,7 +241,7 @@ const evaluators: { readonly [K in OpType]: Evaluate<K> } = {
   },
   SimplifiedLayerNormalization: ({ attributes: { epsilon }, x: [x, weight] }) => {
     const normalized = rows(x!, (row) => scaled(row, inverseRms(row, epsilon)));
-    return [elementwise((v, w) => v * w, normalized, weight!), rows(x!, (row) => [inverseRms(row, epsilon)])];
+    return [elementwise((v, w) => v * w, normalized, weight!)];
   },
   RotaryEmbedding: ({ x: [x, positions, cosine, sine] }) => {
     const half = x!.shape[3]! / 2;

@@ -1,12 +1,269 @@
+import { readdir, readFile, stat } from "node:fs/promises";
+import { basename, join, resolve } from "node:path";
+import { extensions, readRecords } from "../../data/files.node.ts";
+import { TributaryError } from "../../errors.ts";
+import type { ByteSource } from "../../formats/byte-source.ts";
+import { fileSource, openFolder } from "../../formats/files.node.ts";
+import { rankOf, readPeftAdapter, scalingOf } from "../../formats/peft.ts";
+import { openCheckpoint, openSafetensors, type TensorFile } from "../../formats/safetensors.ts";
+import { readResolvedJob, resolvedJobName } from "../../job/load.node.ts";
+import { readRounds, runFiles } from "../../job/run-files.node.ts";
+import { describeModel } from "../../models/load.ts";
+import { sizeOf } from "../../tensor/tensor.ts";
 import type { Command } from "../command.ts";
+import { numberFlag } from "../number-flag.ts";
+import { bytes, clipped, count, duration, measure, size } from "../progress/format.ts";
+import { shownMeasure } from "../progress/rounds.ts";
+import { table } from "../progress/table.ts";
+import { lines } from "../terminal.ts";
+
+/** What was found, for people and for machines. */
+interface Finding {
+  readonly kind: string;
+  readonly lines: readonly string[];
+  readonly json: Readonly<Record<string, unknown>>;
+}
 
 /** `tributary inspect`. */
 export const inspect: Command = {
   name: "inspect",
-  summary: "",
-  usage: "",
-  arguments: [0, 9],
-  flags: [],
-  examples: [],
-  async run() {},
+  summary: "what is in a model, an adapter, a run, a safetensors file or a data file",
+  usage: "FILE|DIR",
+  arguments: [1, 1],
+  flags: [{ name: "limit", value: "N", description: "most tensors or records shown (default: 40)" }],
+  examples: [
+    ["tributary inspect model.safetensors", "names, shapes and dtypes"],
+    ["tributary inspect runs/my-job", "rounds, measurements and traffic of a run"],
+    ["tributary inspect train.jsonl --json", "fields and number of records, for a machine"],
+  ],
+  async run({ positionals: [path = ""], flags }, { terminal, json }) {
+    const limit = numberFlag(flags, "limit", { fallback: 40, minimum: 1, whole: true });
+    const full = resolve(terminal.cwd, path);
+    const found = await finding(full, limit);
+    if (json) terminal.out(`${JSON.stringify({ path: full, kind: found.kind, ...found.json })}\n`);
+    else terminal.out(lines([terminal.style.heading(`${path}: ${found.kind}`), ...found.lines]));
+  },
 };
+
+async function finding(path: string, limit: number): Promise<Finding> {
+  const found = await stat(path).catch((cause: unknown) => {
+    throw new TributaryError("missing-file", `${path}: no such file or folder; correct the path`, { cause });
+  });
+  if (!found.isDirectory()) {
+    if (path.endsWith(".safetensors"))
+      return tensorsFinding(await openSafetensors(await fileSource(path), basename(path)), found.size, limit);
+    return dataFinding(path, limit);
+  }
+  const names = await readdir(path);
+  if (names.includes(resolvedJobName)) return runFinding(path);
+  if (names.includes("adapter_config.json")) return adapterFinding(path, limit);
+  if (names.includes("config.json")) return modelFinding(path, limit);
+  if (
+    names.some((name) =>
+      extensions.some((extension) => new RegExp(`\\.${extension}(?:\\.gz)?$`, "i").test(name)),
+    )
+  )
+    return dataFinding(path, limit);
+  throw new TributaryError(
+    "unknown-folder",
+    `${path}: holds no run, adapter, model or data (${names.slice(0, 5).join(", ") || "it is empty"}); give one of those`,
+  );
+}
+
+function tensorsFinding(file: TensorFile, fileBytes: number, limit: number): Finding {
+  const tensors = file.names.map((name) => {
+    const { dtype, shape, start, end } = file.info(name);
+    return { name, dtype, shape, bytes: end - start };
+  });
+  const parameters = tensors.reduce((sum, { shape }) => sum + sizeOf(shape), 0);
+  const metadata = Object.fromEntries(file.metadata);
+  return {
+    kind: "safetensors",
+    json: { parameters, bytes: fileBytes, metadata, tensors },
+    lines: [
+      `${count(tensors.length)} tensors, ${size(parameters)} parameters, ${bytes(fileBytes)}`,
+      ...Object.entries(metadata).map(([key, value]) => `metadata ${key}: ${clipped(value, 80)}`),
+      "",
+      ...table(
+        [{ title: "tensor" }, { title: "dtype" }, { title: "shape" }, { title: "bytes", align: "right" }],
+        tensors
+          .slice(0, limit)
+          .map((tensor) => [tensor.name, tensor.dtype, `[${tensor.shape.join(", ")}]`, bytes(tensor.bytes)]),
+      ),
+      ...more(tensors.length, limit, "tensors"),
+    ],
+  };
+}
+
+async function modelFinding(path: string, limit: number): Promise<Finding> {
+  const folder = await openFolder(path);
+  const config: Record<string, unknown> = JSON.parse(await readFile(join(path, "config.json"), "utf8"));
+  const { model, task, config: read } = describeModel(config);
+  const file = await openCheckpoint(folder);
+  const tensors = tensorsFinding(file, sizesOf(folder.values()), limit);
+  const facts = {
+    family: model.type,
+    task,
+    hiddenSize: read.hiddenSize,
+    vocabulary: read.vocabSize,
+    positions: read.maxPositions,
+  };
+  return {
+    kind: `${model.type} model`,
+    json: { ...facts, ...tensors.json },
+    lines: [...factLines(facts), ...tensors.lines],
+  };
+}
+
+async function adapterFinding(path: string, limit: number): Promise<Finding> {
+  const { config, params } = await readPeftAdapter(await openFolder(path));
+  const modules = [...params.keys()].flatMap((name) =>
+    name.endsWith(".lora_A.weight") ? [name.slice(0, -".lora_A.weight".length)] : [],
+  );
+  const rows = modules.map((module) => {
+    const [, from = 0] = params.get(`${module}.lora_A.weight`)?.shape ?? [];
+    const [out = 0] = params.get(`${module}.lora_B.weight`)?.shape ?? [];
+    return { module, rank: rankOf(config, module), scaling: scalingOf(config, module), in: from, out };
+  });
+  const parameters = [...params.values()].reduce((sum, { shape }) => sum + sizeOf(shape), 0);
+  const facts = {
+    rank: config.rank,
+    alpha: config.alpha,
+    rsLora: config.useRslora,
+    base: config.baseModel ?? "not named",
+    whole: config.modulesToSave.join(", ") || "none",
+    parameters: size(parameters),
+  };
+  return {
+    kind: "LoRA adapter (PEFT)",
+    json: { ...facts, parameters, modules: rows },
+    lines: [
+      ...factLines(facts),
+      "",
+      ...table(
+        [
+          { title: "module" },
+          { title: "rank", align: "right" },
+          { title: "scaling", align: "right" },
+          { title: "shape" },
+        ],
+        rows
+          .slice(0, limit)
+          .map((each) => [each.module, String(each.rank), String(each.scaling), `[${each.out}, ${each.in}]`]),
+      ),
+      ...more(rows.length, limit, "modules"),
+    ],
+  };
+}
+
+async function runFinding(path: string): Promise<Finding> {
+  const job = await readResolvedJob(path);
+  const rounds = await readRounds(path);
+  const summary: unknown = await readFile(join(path, runFiles.summary), "utf8")
+    .then(JSON.parse)
+    .catch(() => undefined);
+  const name = shownMeasure(
+    rounds.find(({ evaluation }) => Object.keys(evaluation).length > 0)?.evaluation ?? {},
+  );
+  const total = job?.rounds ?? rounds.length;
+  const facts = {
+    job: job?.name ?? "",
+    model: job?.model ?? "",
+    strategy: job?.strategy.name ?? "",
+    rounds: `${rounds.length} of ${total}${rounds.length < total ? `; tributary run ${path} goes on` : ""}`,
+  };
+  return {
+    kind: "run",
+    json: { job, rounds, summary },
+    lines: [
+      ...factLines(facts),
+      "",
+      ...table(
+        [
+          { title: "round", align: "right" },
+          { title: "clients" },
+          { title: "loss", align: "right" },
+          { title: "held-out", align: "right" },
+          ...(name === undefined ? [] : [{ title: name, align: "right" as const }]),
+          { title: "down", align: "right" },
+          { title: "up", align: "right" },
+          { title: "time", align: "right" },
+          { title: "model" },
+        ],
+        rounds.map((round) => [
+          String(round.number),
+          `${round.accepted.length}/${round.clients.length}`,
+          measure("loss", round.loss),
+          measure("loss", round.evaluation.loss),
+          ...(name === undefined ? [] : [measure(name, round.evaluation[name])]),
+          bytes(round.bytesDown),
+          bytes(round.bytesUp),
+          duration(round.seconds),
+          round.model?.slice(0, 12) ?? "one a client",
+        ]),
+      ),
+      ...rounds.flatMap((round) =>
+        round.rejected.map(
+          ({ client, code, reason }) => `round ${round.number}: ${client} dropped: ${code}: ${reason}`,
+        ),
+      ),
+    ],
+  };
+}
+
+async function dataFinding(path: string, limit: number): Promise<Finding> {
+  const { rows, dropped } = await readRecords(path, { dropMalformed: true });
+  const fields = new Map<string, { records: number; distinct: Set<string>; example: string; kind: string }>();
+  for (const record of rows) {
+    for (const [field, value] of Object.entries(record)) {
+      const text = typeof value === "string" ? value : (JSON.stringify(value) ?? "");
+      const known = fields.get(field) ?? {
+        records: 0,
+        distinct: new Set(),
+        example: text,
+        kind: Array.isArray(value) ? "list" : typeof value,
+      };
+      known.records++;
+      if (known.distinct.size <= 1000) known.distinct.add(text.slice(0, 100));
+      fields.set(field, known);
+    }
+  }
+  const described = [...fields].slice(0, limit).map(([field, known]) => ({
+    field,
+    kind: known.kind,
+    records: known.records,
+    distinct: known.distinct.size > 1000 ? "over 1000" : String(known.distinct.size),
+    example: clipped(known.example.replaceAll(/\s+/g, " "), 60),
+  }));
+  return {
+    kind: "data",
+    json: { records: rows.length, malformed: dropped.length, fields: described },
+    lines: [
+      `${count(rows.length)} records${dropped.length > 0 ? `, ${count(dropped.length)} malformed` : ""}`,
+      "",
+      ...table(
+        [
+          { title: "field" },
+          { title: "kind" },
+          { title: "records", align: "right" },
+          { title: "distinct", align: "right" },
+          { title: "first" },
+        ],
+        described.map((each) => [each.field, each.kind, count(each.records), each.distinct, each.example]),
+      ),
+    ],
+  };
+}
+
+function factLines(facts: Readonly<Record<string, unknown>>): string[] {
+  const width = Object.keys(facts).reduce((most, name) => Math.max(most, name.length), 0);
+  return Object.entries(facts).map(([name, value]) => `${name.padEnd(width)}  ${String(value)}`);
+}
+
+function more(all: number, limit: number, what: string): string[] {
+  return all > limit ? [`and ${count(all - limit)} more ${what}; --limit ${all} shows all`] : [];
+}
+
+function sizesOf(sources: Iterable<ByteSource>): number {
+  return [...sources].reduce((sum, source) => sum + source.size, 0);
+}
