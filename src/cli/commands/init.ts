@@ -1,6 +1,6 @@
 import { readFile, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, relative, resolve } from "node:path";
-import { cancel, intro, isCancel, outro, select, text } from "@clack/prompts";
+import { cancel, intro, outro, select, text } from "@clack/prompts";
 import { stringify } from "yaml";
 import { readRecords } from "../../data/files.node.ts";
 import { TributaryError } from "../../errors.ts";
@@ -63,7 +63,7 @@ async function questions(typed: readonly TypedFlag[]): Promise<TypedFlag[]> {
   const answers = [...typed];
   const given = (path: string): boolean => answers.some((flag) => flag.path === path);
   const answer = (path: string, value: string | symbol): void => {
-    if (isCancel(value)) {
+    if (typeof value === "symbol") {
       cancel("nothing is written");
       throw interrupted("stopped; nothing is written");
     }

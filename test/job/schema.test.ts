@@ -1,0 +1,36 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import { checkJob } from "../../src/job/check.ts";
+import { jobJsonSchema } from "../../src/job/schema.ts";
+import { strategyEntries, strategyOf } from "../../src/job/strategies.ts";
+import { rawJob } from "./job.ts";
+
+describe("schema/job.schema.json", () => {
+  it("is what npm run schema writes", () => {
+    const committed: unknown = JSON.parse(
+      readFileSync(new URL("../../schema/job.schema.json", import.meta.url), "utf8"),
+    );
+    expect(committed).toEqual(JSON.parse(JSON.stringify(jobJsonSchema())));
+  });
+
+  it("describes every top-level key", () => {
+    const { properties = {} } = jobJsonSchema();
+    const silent = Object.entries(properties).filter(([, { description }]) => description === undefined);
+    expect(silent.map(([key]) => key)).toEqual([]);
+  });
+});
+
+describe("the strategies of a job", () => {
+  it("come from every file of the folder", () => {
+    const source = readFileSync(new URL("../../src/job/strategies.ts", import.meta.url), "utf8");
+    const files = readdirSync(new URL("../../src/strategies/", import.meta.url)).filter((name) =>
+      name.endsWith(".ts"),
+    );
+    expect(files.filter((name) => !source.includes(`"../strategies/${name}"`))).toEqual([]);
+  });
+
+  it.each(strategyEntries.map(({ name }) => name))("make %s with its defaults", (name) => {
+    const { strategy } = checkJob(rawJob({ strategy: { name } }));
+    expect(strategyOf(strategy).paper).not.toBe("");
+  });
+});
