@@ -1,13 +1,22 @@
 import { defineConfig, type UserConfig } from "tsdown";
 
 const config: UserConfig = defineConfig({
-  entry: ["src/index.ts", "src/{strategies,models,adapters,optim,wrappers,transports,storage}/*.ts", "src/graph/index.ts", "src/federation/coordinator.ts", "src/cli/main.ts", "src/runtime/*.ts"],
+  entry: [
+    "src/index.ts",
+    "src/{strategies,models,adapters,optim,wrappers,storage}/*.ts",
+    "src/graph/index.ts",
+    "src/federation/coordinator.ts",
+    "src/cli/main.ts",
+    "src/runtime/ort.*.ts",
+    "src/train/worker.node.ts",
+  ],
   format: "esm",
   platform: "neutral",
   unbundle: true,
   dts: true,
   clean: true,
   outDir: "dist",
-  external: [/^#/, /^node:/],
+  deps: { neverBundle: [/^#/, /^node:/] },
 });
+
 export default config;

@@ -45,7 +45,11 @@ const installedByHand = () => {
 
 const npm = (...args) => {
   try {
-    execFileSync(process.platform === "win32" ? "npm.cmd" : "npm", args, { cwd: root, stdio: ["ignore", 2, 2], shell: process.platform === "win32" });
+    execFileSync(process.platform === "win32" ? "npm.cmd" : "npm", args, {
+      cwd: root,
+      stdio: ["ignore", 2, 2],
+      shell: process.platform === "win32",
+    });
   } catch {
     say(`"npm ${args.join(" ")}" failed; its own words are above. Mend that and run the command again`);
     process.exit(1);
@@ -61,10 +65,22 @@ if (!stamped("node_modules/.tributary-lock", lock)) {
   writeFileSync(at("node_modules/.tributary-lock"), lock);
 }
 
-const sources = hashOf(...filesUnder("src"), "tsdown.config.ts", "package.json", "tsconfig.json", "package-lock.json");
+const sources = hashOf(
+  ...filesUnder("src"),
+  "tsdown.config.ts",
+  "package.json",
+  "tsconfig.json",
+  "package-lock.json",
+);
 if (!stamped("dist/.sources", sources)) {
   say("building (once; a few seconds)");
   npm("run", "--silent", "build");
   mkdirSync(at("dist"), { recursive: true });
   writeFileSync(at("dist/.sources"), sources);
+}
+
+// The text of the example comes from an installed package; it is cut into passages once.
+if (!existsSync(at("examples/presidents/data/silos.jsonl"))) {
+  say("cutting the addresses of the example into passages (once; a few seconds)");
+  npm("exec", "--offline", "--", "tsx", "scripts/presidents/corpus.ts");
 }

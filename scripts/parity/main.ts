@@ -20,7 +20,15 @@ async function* unsupported(dir: string, kind: string): AsyncIterable<ParityLine
   const folder = join(dir, kind);
   if (!existsSync(folder)) return;
   for (const name of readdirSync(folder).sort()) {
-    yield { name: `${kind}/${name}`, what: "all", maxAbs: 0, maxRel: 0, tolerance: 0, verdict: "unsupported", note: `${kind} cases are not supported yet` };
+    yield {
+      name: `${kind}/${name}`,
+      what: "all",
+      maxAbs: 0,
+      maxRel: 0,
+      tolerance: 0,
+      verdict: "unsupported",
+      note: `${kind} cases are not supported yet`,
+    };
   }
 }
 
@@ -32,10 +40,15 @@ const kinds: readonly ((dir: string) => AsyncIterable<ParityLine>)[] = [
   ...["quant", "metrics", "privacy", "partition"].map((kind) => (dir: string) => unsupported(dir, kind)),
 ];
 
-const { positionals, values } = parseArgs({ allowPositionals: true, options: { json: { type: "boolean", default: false } } });
+const { positionals, values } = parseArgs({
+  allowPositionals: true,
+  options: { json: { type: "boolean", default: false } },
+});
 const [dir] = positionals;
 if (dir === undefined || !existsSync(dir)) {
-  console.error(`parity: got ${dir === undefined ? "no folder" : `"${dir}", which does not exist`}; expected a folder of golden cases, for example: npm run parity -- ./goldens`);
+  console.error(
+    `parity: got ${dir === undefined ? "no folder" : `"${dir}", which does not exist`}; expected a folder of golden cases, for example: npm run parity -- ./goldens`,
+  );
   process.exit(2);
 }
 
@@ -48,10 +61,16 @@ for (const cases of kinds) {
     else if (line.verdict === "unsupported") console.log(`unsupported  ${line.name}  ${line.note ?? ""}`);
     else {
       const note = line.note ? `  ${line.note}` : "";
-      console.log(`${line.verdict}  ${line.name}  ${line.what}  abs ${digits(line.maxAbs)}  rel ${digits(line.maxRel)}  tolerance ${digits(line.tolerance)}${note}`);
+      console.log(
+        `${line.verdict}  ${line.name}  ${line.what}  abs ${digits(line.maxAbs)}  rel ${digits(line.maxRel)}  tolerance ${digits(line.tolerance)}${note}`,
+      );
     }
   }
 }
 const { passed, failed } = counts;
-console.log(values.json ? JSON.stringify(counts) : `${passed} passed, ${failed} failed, ${counts.unsupported} unsupported`);
+console.log(
+  values.json
+    ? JSON.stringify(counts)
+    : `${passed} passed, ${failed} failed, ${counts.unsupported} unsupported`,
+);
 process.exitCode = failed > 0 ? 1 : passed === 0 ? 2 : 0;

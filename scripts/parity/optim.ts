@@ -28,7 +28,8 @@ function shapeOf(value: Nested): number[] {
   return [value.length, ...(head === undefined ? [] : shapeOf(head))];
 }
 
-const float64 = (value: Nested): Tensor<"float64"> => tensor("float64", shapeOf(value), Float64Array.from(flat(value)));
+const float64 = (value: Nested): Tensor<"float64"> =>
+  tensor("float64", shapeOf(value), Float64Array.from(flat(value)));
 
 const number = (options: Options, name: string): number => Number(options[name]);
 const optional = <K extends string>(name: K, value: unknown): { [P in K]?: number } =>
@@ -39,7 +40,9 @@ const pairOf = (value: unknown): readonly [number, number] => {
 };
 
 /** From the reference's option names to ours; every option of a case is used or refused. */
-const optimizers: Readonly<Record<string, { readonly known: readonly string[]; readonly make: (o: Options) => Optimizer }>> = {
+const optimizers: Readonly<
+  Record<string, { readonly known: readonly string[]; readonly make: (o: Options) => Optimizer }>
+> = {
   sgd: {
     known: ["lr", "momentum", "dampening", "nesterov", "weight_decay"],
     make: (o) =>
@@ -77,7 +80,17 @@ const optimizers: Readonly<Record<string, { readonly known: readonly string[]; r
       }),
   },
   adafactor: {
-    known: ["lr", "scale_parameter", "relative_step", "warmup_init", "clip_threshold", "decay_rate", "beta1", "eps", "weight_decay"],
+    known: [
+      "lr",
+      "scale_parameter",
+      "relative_step",
+      "warmup_init",
+      "clip_threshold",
+      "decay_rate",
+      "beta1",
+      "eps",
+      "weight_decay",
+    ],
     make: (o) =>
       adafactor({
         scaleParameter: o.scale_parameter === true,
@@ -134,7 +147,12 @@ function problemLoss(problem: Problem, w: (name: string) => Value): { sum: Value
   return { sum: reduceMean(mul(difference, difference)), count: one };
 }
 
-async function optimizerLine(name: string, problem: Problem, run: Run, optimizer: Optimizer): Promise<ParityLine> {
+async function optimizerLine(
+  name: string,
+  problem: Problem,
+  run: Run,
+  optimizer: Optimizer,
+): Promise<ParityLine> {
   const start = new Map(Object.entries(problem.start).map(([key, value]) => [key, float64(value)]));
   const inputs = new Map([...start].map(([key, { shape }]) => [key, input(key, "float64", shape)]));
   const loss = problemLoss(problem, (key) => {
@@ -157,7 +175,13 @@ async function optimizerLine(name: string, problem: Problem, run: Run, optimizer
   for (const [i, step] of run.steps.entries()) {
     const outcome = await runLocal(
       { step: session, accumulate: absent, apply: absent },
-      { base: new Map(), start: params, optimizerState, steps: [[new Map()]], scalars: [optimizer.scalars(i + 1)] },
+      {
+        base: new Map(),
+        start: params,
+        optimizerState,
+        steps: [[new Map()]],
+        scalars: [optimizer.scalars(i + 1)],
+      },
     );
     compare(outcome.steps[0]?.loss ?? Number.NaN, step.loss);
     for (const [key, expected] of Object.entries(step.parameters)) {
@@ -168,7 +192,14 @@ async function optimizerLine(name: string, problem: Problem, run: Run, optimizer
   }
   await session.dispose();
   const tolerance = 1e-11;
-  return { name, what: `parameters over ${run.steps.length} steps`, maxAbs, maxRel, tolerance, verdict: maxRel <= tolerance ? "passed" : "failed" };
+  return {
+    name,
+    what: `parameters over ${run.steps.length} steps`,
+    maxAbs,
+    maxRel,
+    tolerance,
+    verdict: maxRel <= tolerance ? "passed" : "failed",
+  };
 }
 
 function readJson(path: string): unknown {
@@ -188,13 +219,29 @@ export async function* optimizerCases(dir: string): AsyncIterable<ParityLine> {
       const title = `optim/${name}#${i} ${JSON.stringify(run.options)}`;
       const unknown = Object.keys(run.options).filter((key) => !known.includes(key));
       if (unknown.length > 0) {
-        yield { name: title, what: "options", maxAbs: 0, maxRel: 0, tolerance: 0, verdict: "unsupported", note: `options ${unknown.join(", ")}` };
+        yield {
+          name: title,
+          what: "options",
+          maxAbs: 0,
+          maxRel: 0,
+          tolerance: 0,
+          verdict: "unsupported",
+          note: `options ${unknown.join(", ")}`,
+        };
       } else yield await optimizerLine(title, problem, run, make(run.options));
     }
   }
   yield* scheduleCases(folder);
   if (existsSync(join(folder, "galore.json"))) {
-    yield { name: "optim/galore", what: "weights and projections", maxAbs: 0, maxRel: 0, tolerance: 0, verdict: "unsupported", note: "GaLore is not built yet" };
+    yield {
+      name: "optim/galore",
+      what: "weights and projections",
+      maxAbs: 0,
+      maxRel: 0,
+      tolerance: 0,
+      verdict: "unsupported",
+      note: "GaLore is not built yet",
+    };
   }
 }
 
@@ -212,7 +259,15 @@ function* scheduleCases(folder: string): Iterable<ParityLine> {
     const make = schedules[item.name];
     const name = `optim/schedules#${i} ${item.name}`;
     if (!make) {
-      yield { name, what: "rates", maxAbs: 0, maxRel: 0, tolerance: 0, verdict: "unsupported", note: `schedule ${item.name}` };
+      yield {
+        name,
+        what: "rates",
+        maxAbs: 0,
+        maxRel: 0,
+        tolerance: 0,
+        verdict: "unsupported",
+        note: `schedule ${item.name}`,
+      };
       continue;
     }
     const schedule = make({
@@ -221,6 +276,13 @@ function* scheduleCases(folder: string): Iterable<ParityLine> {
       ...(item.num_training_steps === undefined ? {} : { totalSteps: item.num_training_steps }),
     });
     const maxAbs = Math.max(...item.rates.map((rate, t) => Math.abs(schedule(t + 1) - rate)));
-    yield { name, what: `${item.rates.length} rates`, maxAbs, maxRel: maxAbs / item.lr, tolerance: 1e-12, verdict: maxAbs <= 1e-12 ? "passed" : "failed" };
+    yield {
+      name,
+      what: `${item.rates.length} rates`,
+      maxAbs,
+      maxRel: maxAbs / item.lr,
+      tolerance: 1e-12,
+      verdict: maxAbs <= 1e-12 ? "passed" : "failed",
+    };
   }
 }

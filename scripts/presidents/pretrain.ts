@@ -30,7 +30,10 @@ import { pretrainingPassages } from "./corpus.ts";
 
 const { values } = parseArgs({
   options: {
-    out: { type: "string", default: fileURLToPath(new URL("../../examples/presidents/base", import.meta.url)) },
+    out: {
+      type: "string",
+      default: fileURLToPath(new URL("../../examples/presidents/base", import.meta.url)),
+    },
     epochs: { type: "string", default: "8" },
     batch: { type: "string", default: "16" },
     block: { type: "string", default: "256" },
@@ -41,7 +44,12 @@ const { values } = parseArgs({
 });
 const { out } = values;
 const [epochs, batchSize, blockLength, learningRate, seed, threads] = [
-  values.epochs, values.batch, values.block, values.rate, values.seed, values.threads,
+  values.epochs,
+  values.batch,
+  values.block,
+  values.rate,
+  values.seed,
+  values.threads,
 ].map(Number) as [number, number, number, number, number, number];
 
 const json = {
@@ -74,7 +82,10 @@ const read = (name: string): unknown => JSON.parse(readFileSync(join(out, name),
 const tokenizer = loadTokenizer(read("tokenizer.json"), read("tokenizer_config.json"));
 const passages = pretrainingPassages().map((passage) => ({ ...passage }));
 const pack = (split: string): readonly Example[] =>
-  packedExamples(passages.filter((passage) => passage.split === split), { tokenizer, blockLength }).examples;
+  packedExamples(
+    passages.filter((passage) => passage.split === split),
+    { tokenizer, blockLength },
+  ).examples;
 const [train, validation] = [pack("train"), pack("test")];
 
 /** Matrices and embeddings N(0, 0.02²), the two that write into the residual stream divided by √(2 layers); norms 1. */
@@ -97,11 +108,13 @@ const base = adapterBase(taskModel);
 const dense = denseSubset({ target: ".*" }).attach(base);
 const scope = adaptedScope(base, [dense]);
 const loss = taskLoss(taskModel, scope, modelInputs(llama));
-const trainable = new Map([...dense.parameters.keys()].map((name) => {
-  const value = scope.inputs.get(name);
-  if (!value) throw new Error(`the loss does not read "${name}"`);
-  return [name, value] as const;
-}));
+const trainable = new Map(
+  [...dense.parameters.keys()].map((name) => {
+    const value = scope.inputs.get(name);
+    if (!value) throw new Error(`the loss does not read "${name}"`);
+    return [name, value] as const;
+  }),
+);
 const stepsPerEpoch = Math.floor(train.length / batchSize);
 const totalSteps = Math.round(stepsPerEpoch * epochs);
 const optimizer = adamw({
@@ -111,7 +124,15 @@ const optimizer = adamw({
 });
 const graphs = traceStep({ loss, trainable, optimizer, clipNorm: 1 });
 const session = await runtime.openSession(graphs.step, { threads });
-const evaluation = await runtime.openSession(encode(new Map([["loss", loss.sum], ["count", loss.count]])), { threads });
+const evaluation = await runtime.openSession(
+  encode(
+    new Map([
+      ["loss", loss.sum],
+      ["count", loss.count],
+    ]),
+  ),
+  { threads },
+);
 
 const feedsOf = (batch: Batch): Params =>
   new Map<string, Tensor>([
@@ -124,7 +145,9 @@ const feedsOf = (batch: Batch): Params =>
 async function validationLoss(params: Params): Promise<number> {
   let [sum, count] = [0, 0];
   for (let i = 0; i < validation.length; i += 32) {
-    const outputs = await evaluation.run(new Map([...params, ...feedsOf(collate(validation.slice(i, i + 32)))]));
+    const outputs = await evaluation.run(
+      new Map([...params, ...feedsOf(collate(validation.slice(i, i + 32)))]),
+    );
     sum += Number(outputs.get("loss")?.data[0]);
     count += Number(outputs.get("count")?.data[0]);
   }
@@ -141,23 +164,36 @@ function save(params: Params, record: object): void {
 }
 
 let params: Params = startParams([dense], { seed, base: randomStart() });
-let optimizerState = initialState(optimizer, new Map([...params].map(([name, { shape, dtype }]) => [name, { shape, dtype }])));
+let optimizerState = initialState(
+  optimizer,
+  new Map([...params].map(([name, { shape, dtype }]) => [name, { shape, dtype }])),
+);
 const count = [...params.values()].reduce((sum, { data }) => sum + data.length, 0);
 const curve: { step: number; tokens: number; train: number; validation: number }[] = [];
-console.log(`${count} parameters, ${train.length} blocks of ${blockLength} tokens, ${totalSteps} steps of ${batchSize}; validation ${validation.length} blocks`);
+console.log(
+  `${count} parameters, ${train.length} blocks of ${blockLength} tokens, ${totalSteps} steps of ${batchSize}; validation ${validation.length} blocks`,
+);
 const began = performance.now();
 let [running, seen] = [0, 0];
 for (let step = 1; step <= totalSteps; step++) {
   const epoch = Math.floor((step - 1) / stepsPerEpoch);
   const at = (step - 1) % stepsPerEpoch;
   const order = stream({ seed, round: epoch, purpose: "pretrain/order" }).permutation(train.length);
-  const rows = Array.from(order.slice(at * batchSize, (at + 1) * batchSize), (i) => train[i]).filter((e) => e !== undefined);
+  const rows = Array.from(order.slice(at * batchSize, (at + 1) * batchSize), (i) => train[i]).filter(
+    (e) => e !== undefined,
+  );
   const absent = (): never => {
     throw new Error("nothing is accumulated");
   };
   const outcome = await runLocal(
     { step: session, accumulate: absent, apply: absent },
-    { base: new Map(), start: params, optimizerState, steps: [[feedsOf(collate(rows))]], scalars: [optimizer.scalars(step)] },
+    {
+      base: new Map(),
+      start: params,
+      optimizerState,
+      steps: [[feedsOf(collate(rows))]],
+      scalars: [optimizer.scalars(step)],
+    },
   );
   ({ params, optimizerState } = outcome);
   running += outcome.steps[0]?.loss ?? Number.NaN;
@@ -166,8 +202,24 @@ for (let step = 1; step <= totalSteps; step++) {
     const seconds = (performance.now() - began) / 1000;
     const held = await validationLoss(params);
     curve.push({ step, tokens: step * batchSize * blockLength, train: running / seen, validation: held });
-    console.log(`step ${step}/${totalSteps}  train ${(running / seen).toFixed(4)}  validation ${held.toFixed(4)}  ${(step * batchSize * blockLength / seconds).toFixed(0)} tokens/s  ${seconds.toFixed(0)} s`);
+    console.log(
+      `step ${step}/${totalSteps}  train ${(running / seen).toFixed(4)}  validation ${held.toFixed(4)}  ${((step * batchSize * blockLength) / seconds).toFixed(0)} tokens/s  ${seconds.toFixed(0)} s`,
+    );
     [running, seen] = [0, 0];
-    save(params, { parameters: count, seed, epochs, batchSize, blockLength, learningRate, totalSteps, seconds: Math.round(seconds), trainTokens: train.length * blockLength, curve });
-  } else if (step <= 3 || step === 50) console.log(`step ${step}  loss ${running / seen}  ${((performance.now() - began) / 1000 / step).toFixed(2)} s/step`);
+    save(params, {
+      parameters: count,
+      seed,
+      epochs,
+      batchSize,
+      blockLength,
+      learningRate,
+      totalSteps,
+      seconds: Math.round(seconds),
+      trainTokens: train.length * blockLength,
+      curve,
+    });
+  } else if (step <= 3 || step === 50)
+    console.log(
+      `step ${step}  loss ${running / seen}  ${((performance.now() - began) / 1000 / step).toFixed(2)} s/step`,
+    );
 }

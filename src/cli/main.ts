@@ -101,9 +101,11 @@ function systemTerminal(): Terminal {
     err: (text) => stderr.write(text),
     interactive: stdin.isTTY === true && stdout.isTTY === true,
     live: stdout.isTTY === true && process.env.TERM !== "dumb",
-    columns: stdout.columns ?? 100,
+    // A terminal that does not tell its size says 0.
+    columns: stdout.columns || 100,
     style: textStyle(colors(stdout)),
     cwd: process.cwd(),
+    program: process.env.npm_command === undefined ? "tributary" : "npx tributary",
   };
 }
 

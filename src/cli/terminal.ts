@@ -13,6 +13,8 @@ export interface Terminal {
   readonly columns: number;
   readonly style: Style;
   readonly cwd: string;
+  /** How a person starts this program, such as `tributary` or `npx tributary`. */
+  readonly program: string;
 }
 
 /** Lines as one text. */

@@ -39,6 +39,10 @@ function soundParts(raw: unknown): Partial<Job> {
     const parsed = schema.safeParse(valueAt(raw, [key]));
     if (parsed.success && parsed.data !== undefined) parts[key] = parsed.data;
   }
+  // A faulty optimizer does not hide that a round has two lengths.
+  const [epochs, steps] = [valueAt(raw, ["local", "epochs"]), valueAt(raw, ["local", "steps"])];
+  if (parts.local === undefined && typeof epochs === "number" && typeof steps === "number")
+    parts.local = { epochs, steps };
   return parts;
 }
 

@@ -5,7 +5,7 @@ import { strategyOf } from "./strategies.ts";
 /** What is wrong between the keys of a job; a section that is absent is not looked at. */
 export function crossProblems(job: Partial<Job>): Problem[] {
   return [
-    ...localProblems(job),
+    ...lengthProblems(job),
     ...cohortProblems(job),
     ...dataProblems(job),
     ...partitionProblems(job),
@@ -14,7 +14,7 @@ export function crossProblems(job: Partial<Job>): Problem[] {
   ];
 }
 
-function localProblems({ local }: Partial<Job>): Problem[] {
+function lengthProblems({ local }: { readonly local?: Pick<Job["local"], "epochs" | "steps"> }): Problem[] {
   if (local?.epochs === undefined || local.steps === undefined) return [];
   return [
     {

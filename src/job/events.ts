@@ -1,4 +1,5 @@
 import type { RunEvent } from "../federation/events.ts";
+import type { Job } from "./job.ts";
 
 /** What a run is about to do, gathered before the first round. */
 export interface RunHeader {
@@ -30,6 +31,7 @@ export interface RunHeader {
 /** What a run has come to. */
 export interface RunSummary {
   readonly folder: string;
+  readonly task: Job["task"];
   /** The adapter in PEFT's layout; absent where no low-rank adapter was trained or every client has its own. */
   readonly adapter?: string;
   readonly rounds: number;

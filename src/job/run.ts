@@ -187,6 +187,7 @@ function summaryOf(
   const lora = job.adapter.kind === "lora" && strategy.declares.personal !== true;
   return {
     folder: job.out,
+    task: job.task,
     ...(lora ? { adapter: `${job.out}/${runFiles.adapter}` } : {}),
     rounds: rounds.length,
     before: evaluations.get(0) ?? {},

@@ -48,7 +48,13 @@ interface Outcome {
 
 /** Runs the command line as a person would, without a terminal. */
 function tributary(...args: string[]): Promise<Outcome> {
+  return interrupted(undefined, ...args);
+}
+
+/** The same, with one Ctrl-C as soon as the output holds `after`. */
+function interrupted(after: string | undefined, ...args: string[]): Promise<Outcome> {
   return new Promise((resolve, reject) => {
+    let sent = false;
     const { TRIBUTARY_DEBUG: _, ...env } = process.env;
     const child = spawn(
       process.execPath,
@@ -58,6 +64,9 @@ function tributary(...args: string[]): Promise<Outcome> {
     let [out, err] = ["", ""];
     child.stdout.on("data", (piece: Buffer) => {
       out += piece.toString();
+      if (sent || after === undefined || !out.includes(after)) return;
+      sent = true;
+      child.kill("SIGINT");
     });
     child.stderr.on("data", (piece: Buffer) => {
       err += piece.toString();
@@ -104,6 +113,38 @@ describe("the command line", () => {
     const inspected = await tributary("inspect", "one");
     expect(inspected.out).toContain("rounds    2 of 2");
   }, 120_000);
+
+  it("stops at Ctrl-C with code 130, and the same command goes on to the same bytes", async () => {
+    const undisturbed = await tributary("run", "job.yaml", "--out", "whole");
+    expect(undisturbed.code).toBe(0);
+    const stopped = await interrupted(" 1/2 ", "run", "job.yaml", "--out", "parted");
+    expect(stopped.code).toBe(130);
+    expect(stopped.out).toContain("stopping after the current step; run the same command to go on");
+    expect(stopped.err).not.toMatch(/^\s+at /m);
+    const resumed = await tributary("run", "job.yaml", "--out", "parted");
+    expect(resumed).toMatchObject({ code: 0, err: "" });
+    expect(resumed.out).toContain("continuing run ");
+    const adapter = (run: string): Promise<Buffer> =>
+      readFile(join(folder, run, "adapter", "adapter_model.safetensors"));
+    expect(await adapter("parted")).toEqual(await adapter("whole"));
+  }, 120_000);
+
+  it("ends a run whose losses are no numbers as a failure, names the clients, and keeps what it had", async () => {
+    const { code, out, err } = await tributary(
+      "run",
+      "job.yaml",
+      "--out",
+      "nan",
+      "--learning-rate",
+      "1e38",
+      "--steps",
+      "3",
+    );
+    expect(code).toBe(1);
+    expect(out).toMatch(/even dropped: loss-not-finite: /);
+    expect(err).toMatch(/^error: round 1 failed/);
+    expect(err).not.toMatch(/^\s+at /m);
+  }, 60_000);
 
   it("writes one JSON event a line for machines", async () => {
     const { code, out } = await tributary("run", "job.yaml", "--out", "two", "--rounds", "1", "--json");

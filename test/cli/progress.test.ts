@@ -61,6 +61,7 @@ const round: Round = {
 
 const summary: RunSummary = {
   folder: "runs/letters",
+  task: "causal-lm",
   adapter: "runs/letters/adapter",
   rounds: 2,
   before: { loss: 4.7, perplexity: 109.95 },
@@ -100,6 +101,7 @@ function shown(list: readonly JobEvent[], live: boolean): string {
     columns: 90,
     live,
     style: plain,
+    program: "tributary",
     now: () => now,
   });
   for (const event of list) {
@@ -134,11 +136,11 @@ describe("the rounds", () => {
   it("are plain lines where there is no terminal", () => {
     const lines = shown(events.slice(1), false).split("\n");
     expect(lines).toEqual([
-      "  round  clients     loss  held-out  perplexity      down        up  full weights      time",
-      "  start                      4.7000      109.95",
-      "         north in, loss 4.2500 (1 of 2, 3.0 s)",
-      "         south dropped: loss-not-finite: the training loss is NaN",
-      "    1/1  2/2       4.2000    4.3000       73.70    160 kB    160 kB       44.0 MB     2.3 s",
+      "round  clients    loss  held-out  perplexity     down       up  in full    time",
+      "start                    4.7000      109.95",
+      "       north in, loss 4.2500 (1 of 2, 3.0 s)",
+      "       south dropped: loss-not-finite: the training loss is NaN",
+      "  1/1  2/2      4.2000    4.3000       73.70   160 kB   160 kB  44.0 MB   2.3 s",
       "",
     ]);
   });
@@ -146,7 +148,7 @@ describe("the rounds", () => {
   it("are drawn in place on a terminal: a bar, who works, and the time left", () => {
     const text = shown(events.slice(0, 5), true);
     expect(text).toContain(
-      "    1/2  ███░░░░░░░░░░░░░░░░░░░░░ 0/2 clients, 2.0 s, 14 s left\n         north 25 %\n",
+      "  1/2  ███░░░░░░░░░░░░░░░░░░░░░ 0/2 clients, 2.0 s, 14 s left\n       north 25 %\n",
     );
     expect(text).toContain("\u001b[2A\u001b[0J");
   });
@@ -171,14 +173,14 @@ describe("the rounds", () => {
       false,
     );
     expect(text).toContain("continuing run letters at round 2 of 2, 1 of 2 updates already in\n");
-    expect(text).toContain("  start                      4.7000      109.95\n");
-    expect(text).toContain("    1/2  2/2       4.2000    4.3000       73.70");
+    expect(text).toContain("start                    4.7000      109.95\n");
+    expect(text).toContain("  1/2  2/2      4.2000    4.3000       73.70");
   });
 });
 
 describe("the footer", () => {
   it("tells what was gained, what travelled, and what to type next", () => {
-    expect(footerLines(summary, plain)).toEqual([
+    expect(footerLines(summary, { style: plain, program: "tributary" })).toEqual([
       "",
       "2 rounds in 4.9 s; held-out loss 4.7000 -> 4.1000, perplexity 109.95 -> 60.34 (-45 %)",
       "traffic: 320 kB down, 320 kB up; full weights would have cost 88.0 MB, this is 0.73 % of it",

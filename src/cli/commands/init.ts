@@ -51,7 +51,10 @@ export const init: Command = {
       path,
       file.endsWith(".json") ? `${JSON.stringify(placed, undefined, 2)}\n` : schema + stringify(placed),
     );
-    const next = [`tributary data show ${quoted(file)}`, `tributary run ${quoted(file)} --quick`];
+    const next = [
+      `${terminal.program} data show ${quoted(file)}`,
+      `${terminal.program} run ${quoted(file)} --quick`,
+    ];
     if (json) terminal.out(`${JSON.stringify({ file: path, next })}\n`);
     else if (ask) outro(`${file} is written; next: ${next.join(", then ")}`);
     else terminal.out(lines([`${file} is written; next:`, ...next.map((line) => `  ${line}`)]));

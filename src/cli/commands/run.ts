@@ -40,6 +40,7 @@ export const run: Command = {
       columns: terminal.columns,
       live: terminal.live && !json,
       style: terminal.style,
+      program: terminal.program,
       now: () => performance.now() / 1000,
     });
     const timer = terminal.live && !json ? setInterval(display.tick, 250) : undefined;

@@ -14,6 +14,8 @@ export interface Screen {
   /** Whether lines can be drawn again in place. */
   readonly live: boolean;
   readonly style: Style;
+  /** How a person starts this program. */
+  readonly program: string;
   /** Seconds of a clock that never goes back. */
   now(): number;
 }
@@ -31,9 +33,9 @@ export interface Display {
 export function eventLines(
   event: JobEvent,
   state: ProgressState,
-  screen: Pick<Screen, "columns" | "live" | "style">,
+  screen: Pick<Screen, "columns" | "live" | "style" | "program">,
 ): string[] {
-  const { style, columns, live } = screen;
+  const { style, columns, live, program } = screen;
   switch (event.type) {
     case "started":
       return headerLines(event.header, style);
@@ -53,17 +55,17 @@ export function eventLines(
       return [
         style.bad(
           clipped(
-            `${" ".repeat(9)}${event.client} dropped: ${event.code}: ${event.reason}`,
+            `${" ".repeat(7)}${event.client} dropped: ${event.code}: ${event.reason}`,
             live ? columns : 1000,
           ),
         ),
       ];
     case "round-failed":
       return [
-        style.bad(`${" ".repeat(9)}round ${event.round} failed at attempt ${event.attempt}: ${event.reason}`),
+        style.bad(`${" ".repeat(7)}round ${event.round} failed at attempt ${event.attempt}: ${event.reason}`),
       ];
     case "finished":
-      return footerLines(event.summary, style, Math.min(columns, 100));
+      return footerLines(event.summary, { style, program, width: Math.min(columns, 100) });
     default:
       return [];
   }
@@ -122,7 +124,7 @@ export function openDisplay(screen: Screen): Display {
         const { accepted, target, since } = state.current;
         lines.push(
           screen.style.quiet(
-            `${" ".repeat(9)}${event.client} in, loss ${event.loss.toFixed(4)} (${accepted.length} of ${target}, ${duration(screen.now() - since)})`,
+            `${" ".repeat(7)}${event.client} in, loss ${event.loss.toFixed(4)} (${accepted.length} of ${target}, ${duration(screen.now() - since)})`,
           ),
         );
       }

@@ -3,15 +3,23 @@ import { bytes, duration, measure, percent, wrapped } from "./format.ts";
 import { shownMeasure } from "./rounds.ts";
 import type { Style } from "./style.ts";
 
+export interface FooterOptions {
+  readonly style: Style;
+  /** How a person starts this program. */
+  readonly program: string;
+  /** Characters in a line. */
+  readonly width?: number;
+}
+
 /** What a run has come to, as lines. */
-export function footerLines(summary: RunSummary, style: Style, width = 100): string[] {
+export function footerLines(summary: RunSummary, { style, program, width = 100 }: FooterOptions): string[] {
   return [
     "",
     ...resultLines(summary, style),
     trafficLine(summary),
     ...sampleLines(summary, style, width),
     "",
-    ...whereLines(summary, style),
+    ...whereLines(summary, style, program),
   ];
 }
 
@@ -48,19 +56,15 @@ function sampleLines({ samples }: RunSummary, style: Style, width: number): stri
   return ["", ...show("sample before", samples.before), ...show("sample after", samples.after)];
 }
 
-function whereLines({ folder, adapter }: RunSummary, style: Style): string[] {
+function whereLines({ folder, adapter, task }: RunSummary, style: Style, program: string): string[] {
+  const run = quoted(folder);
   if (adapter === undefined)
-    return [
-      `run folder: ${folder}`,
-      "",
-      `  tributary inspect ${quoted(folder)}`,
-      `  tributary verify ${quoted(folder)}`,
-    ];
+    return [`run folder: ${folder}`, "next:", `  ${program} inspect ${run}`, `  ${program} verify ${run}`];
   return [
     `adapter: ${style.heading(adapter)} (PEFT layout)`,
     "next:",
-    `  tributary generate ${quoted(folder)} --prompt "..."`,
-    `  tributary export merged ${quoted(folder)} --out merged`,
+    task === "causal-lm" ? `  ${program} generate ${run} --prompt "..."` : `  ${program} eval ${run}`,
+    `  ${program} export merged ${run} --out merged`,
   ];
 }
 

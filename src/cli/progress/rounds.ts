@@ -15,18 +15,18 @@ export function shownMeasure(metrics: Readonly<Record<string, number>>): string 
   );
 }
 
-/** The columns of the table of rounds. */
+/** The columns of the table of rounds, 79 characters; "in full" is what full weights would have cost. */
 export function roundColumns(measureName: string | undefined): Column[] {
   return [
-    { title: "round", align: "right", width: 7 },
+    { title: "round", align: "right", width: 5 },
     { title: "clients", width: 7 },
-    { title: "loss", align: "right", width: 7 },
+    { title: "loss", align: "right", width: 6 },
     { title: "held-out", align: "right", width: 8 },
     ...(measureName === undefined ? [] : [{ title: measureName, align: "right" as const, width: 10 }]),
-    { title: "down", align: "right", width: 8 },
-    { title: "up", align: "right", width: 8 },
-    { title: "full weights", align: "right", width: 12 },
-    { title: "time", align: "right", width: 8 },
+    { title: "down", align: "right", width: 7 },
+    { title: "up", align: "right", width: 7 },
+    { title: "in full", align: "right", width: 7 },
+    { title: "time", align: "right", width: 6 },
   ];
 }
 
@@ -93,14 +93,14 @@ export function currentLine(state: ProgressState, now: number, width: number): s
   const loss = current.accepted.length === 0 ? "" : `, loss ${measure("loss", lossSoFar(current))}`;
   const dropped = current.dropped.length === 0 ? "" : `, ${current.dropped.length} dropped`;
   const total = header?.rounds ?? current.number;
-  const text = `${`${current.number}/${total}`.padStart(7)}  ${bar(share, 24)} ${current.accepted.length}/${current.target} clients${dropped}${loss}, ${duration(spent)}${left}`;
+  const text = `${`${current.number}/${total}`.padStart(5)}  ${bar(share, 24)} ${current.accepted.length}/${current.target} clients${dropped}${loss}, ${duration(spent)}${left}`;
   return clipped(text, width);
 }
 
 /** Who is training, on one line. */
 export function workingLine({ working }: CurrentRound, width: number): string {
   const parts = [...working].map(([client, share]) => `${client} ${Math.round(100 * share)} %`);
-  return parts.length === 0 ? "" : clipped(`${" ".repeat(9)}${parts.join("   ")}`, width);
+  return parts.length === 0 ? "" : clipped(`${" ".repeat(7)}${parts.join("   ")}`, width);
 }
 
 function measureOf(state: ProgressState): string | undefined {

@@ -1,0 +1,16 @@
+export { readRecords, readTokenizer } from "./data/files.node.ts";
+export { dirichlet } from "./data/partition/dirichlet.ts";
+export { iid } from "./data/partition/iid.ts";
+export { natural } from "./data/partition/natural.ts";
+export { TributaryError } from "./errors.ts";
+export type { RunEvent } from "./federation/events.ts";
+export { type FederateOptions, federate } from "./federation/federate.ts";
+export type { Round } from "./federation/round.ts";
+export type { ClientRef, Declarations, LocalRule, Payload, Strategy, Update } from "./federation/strategy.ts";
+export { type LocalOptions, localTrainer } from "./federation/trainer.ts";
+export { openFolder } from "./formats/files.node.ts";
+export { readPeftAdapter, writePeftAdapter } from "./formats/peft.ts";
+export { checkJob } from "./job/check.ts";
+export { runJob } from "./job/run.ts";
+export { loadModel } from "./models/load.ts";
+export { openPool, planPool } from "./train/pool.node.ts";
