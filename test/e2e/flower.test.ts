@@ -74,7 +74,7 @@ test.skipIf(!shared)(
       }))
         losses.push(round.loss);
       expect(losses).toHaveLength(3);
-      losses.forEach((loss, i) => expect(Math.abs(loss - (reference[i] ?? Number.NaN))).toBeLessThan(1e-4));
+      for (const [i, loss] of losses.entries()) expect(Math.abs(loss - (reference[i] ?? Number.NaN))).toBeLessThan(1e-4);
     } finally {
       await pool.close();
     }
