@@ -137,7 +137,7 @@ describe("the rounds", () => {
     const lines = shown(events.slice(1), false).split("\n");
     expect(lines).toEqual([
       "round  clients    loss  held-out  perplexity     down       up  in full    time",
-      "start                    4.7000      109.95",
+      "start                     4.7000      109.95",
       "       north in, loss 4.2500 (1 of 2, 3.0 s)",
       "       south dropped: loss-not-finite: the training loss is NaN",
       "  1/1  2/2      4.2000    4.3000       73.70   160 kB   160 kB  44.0 MB   2.3 s",
@@ -173,7 +173,7 @@ describe("the rounds", () => {
       false,
     );
     expect(text).toContain("continuing run letters at round 2 of 2, 1 of 2 updates already in\n");
-    expect(text).toContain("start                    4.7000      109.95\n");
+    expect(text).toContain("start                     4.7000      109.95\n");
     expect(text).toContain("  1/2  2/2      4.2000    4.3000       73.70");
   });
 });

@@ -74,7 +74,8 @@ test.skipIf(!shared)(
       }))
         losses.push(round.loss);
       expect(losses).toHaveLength(3);
-      for (const [i, loss] of losses.entries()) expect(Math.abs(loss - (reference[i] ?? Number.NaN))).toBeLessThan(1e-4);
+      for (const [i, loss] of losses.entries())
+        expect(Math.abs(loss - (reference[i] ?? Number.NaN))).toBeLessThan(1e-4);
     } finally {
       await pool.close();
     }
