@@ -16,7 +16,7 @@ const config: UserConfig = defineConfig({
   dts: true,
   clean: true,
   outDir: "dist",
-  deps: { neverBundle: [/^#/, /^node:/] },
+  deps: { neverBundle: [/^#/, /^node:/, /^onnxruntime/] },
 });
 
 export default config;

@@ -60,7 +60,8 @@ const lock = hashOf("package-lock.json");
 if (!stamped("node_modules/.tributary-lock", lock)) {
   if (!installedByHand()) {
     say("installing packages (once; about half a minute)");
-    npm("ci", "--no-audit", "--no-fund", "--loglevel=error");
+    // Not "npm ci": it refuses a lock file without the optional packages of other platforms.
+    npm("install", "--no-save", "--no-audit", "--no-fund", "--loglevel=error");
   }
   writeFileSync(at("node_modules/.tributary-lock"), lock);
 }

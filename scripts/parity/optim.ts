@@ -186,7 +186,7 @@ async function optimizerLine(
     compare(outcome.steps[0]?.loss ?? Number.NaN, step.loss);
     for (const [key, expected] of Object.entries(step.parameters)) {
       const got = outcome.params.get(key)?.data ?? [];
-      flat(expected).forEach((value, j) => compare(Number(got[j] ?? Number.NaN), value));
+      for (const [j, value] of flat(expected).entries()) compare(Number(got[j] ?? Number.NaN), value);
     }
     ({ params, optimizerState } = outcome);
   }
