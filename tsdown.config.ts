@@ -15,6 +15,7 @@ const config: UserConfig = defineConfig({
   unbundle: true,
   dts: true,
   clean: true,
+  logLevel: "warn",
   outDir: "dist",
   deps: { neverBundle: [/^#/, /^node:/, /^onnxruntime/] },
 });

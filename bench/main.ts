@@ -1,6 +1,7 @@
 import { cpus, totalmem } from "node:os";
 import { parseArgs } from "node:util";
 import { runtime } from "#ort";
+import { benchRound } from "./round.ts";
 import { benchStep, type ShapeName } from "./step.ts";
 
 const { positionals, values } = parseArgs({

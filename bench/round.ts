@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { federate, type RunStore } from "../src/federation/federate.ts";
 import { memoryBlobs, memoryJournal } from "../src/storage/memory.ts";
+import { nodeEnv } from "../src/storage/node-env.ts";
 import { openRunFolder } from "../src/storage/run-folder.ts";
 import { fedAvg } from "../src/strategies/fedavg.ts";
 import { float32 } from "../src/tensor/tensor.ts";
@@ -74,7 +75,8 @@ export async function benchRound({
       },
       rounds,
       seed: 1,
-      concurrency: 8,
+      env: nodeEnv(),
+      concurrency: 4,
       updateMemory: 64 * 1024 * 1024,
       ...(place && { store: place, keepRounds: 0 }),
     })) {

@@ -153,7 +153,8 @@ export function openDoor<State extends StateTree>({
     const { payload, kept } = prepared;
     const held = open.leases.get(client);
     const lease = held?.lease ?? (open.expired.get(client) ?? 0) + 1;
-    const id = held?.assignment ?? (await sha256Text(`${run}|${round}|${attempt}|${lease}|${client}`));
+    const id =
+      held?.assignment ?? (await sha256Text(`${run}|${round}|${attempt}|${lease}|${client}`, env.hash));
     current.inHand.set(client, { id, seen: env.monotonic(), prepared });
     if (!held) {
       const bytes = offline(strategy) ? 0 : payloadBytes(payload) + missedBytes(ledger.state, chain, client);
@@ -185,8 +186,8 @@ export function openDoor<State extends StateTree>({
     const { round, client } = ref;
     const known = clients.get(client);
     const head = { run, round, client } as const;
-    const sealed = await sealUpdate({ kind: "update", ...head, parent: opened.state }, update);
-    const submission = await sha256Text(`${run}|${round}|${client}|${ref.id}|${sealed.digest}`);
+    const sealed = await sealUpdate({ kind: "update", ...head, parent: opened.state }, update, env.hash);
+    const submission = await sha256Text(`${run}|${round}|${client}|${ref.id}|${sealed.digest}`, env.hash);
     if (!known) {
       return {
         status: "rejected",
@@ -220,7 +221,7 @@ export function openDoor<State extends StateTree>({
       ...(update.optimizer && { optimizer: update.optimizer }),
     };
     const keeps = update.memory !== undefined || update.optimizer !== undefined;
-    const memory = keeps ? await sealMemory({ kind: "memory", ...head }, kept) : undefined;
+    const memory = keeps ? await sealMemory({ kind: "memory", ...head }, kept, env.hash) : undefined;
     if (blobs) {
       await putSealed(blobs, sealed);
       if (memory) await putSealed(blobs, memory);
@@ -307,7 +308,7 @@ export function openDoor<State extends StateTree>({
     async submit(ref, update) {
       const current = collection;
       if (!current || current.opened.round !== ref.round) {
-        const submission = await sha256Text(`${ref.id}|late`);
+        const submission = await sha256Text(`${ref.id}|late`, env.hash);
         return {
           status: "rejected",
           submission,

@@ -1,5 +1,8 @@
-/** The outside world as the coordinator sees it: clocks and timers. Deadlines and leases use the monotonic clock. */
+import { type Hash, webHash } from "./digest.ts";
+
+/** The outside world as the coordinator sees it: clocks, timers, SHA-256. Deadlines and leases use the monotonic clock. */
 export interface Env {
+  readonly hash: Hash;
   /** Milliseconds since some fixed moment; never jumps. */
   monotonic(): number;
   /** Milliseconds since 1970, for people. */
@@ -8,9 +11,10 @@ export interface Env {
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
 }
 
-/** The clocks and timers of the platform. */
+/** The clocks, timers and SHA-256 that every platform has. */
 export function systemEnv(): Env {
   return {
+    hash: webHash,
     monotonic: () => performance.now(),
     wall: () => Date.now(),
     sleep: (ms, signal) =>
@@ -47,6 +51,7 @@ export function virtualEnv(): VirtualEnv {
   let order = 0;
   const sleepers = new Set<Sleeper>();
   return {
+    hash: webHash,
     monotonic: () => now,
     wall: () => now,
     sleep: (ms, signal) =>

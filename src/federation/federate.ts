@@ -6,7 +6,7 @@ import type { BlobStore } from "./blob-store.ts";
 import { canonicalJson } from "./canonical-json.ts";
 import { type ClientTrainer, serveClients } from "./client.ts";
 import { nextStep, type OpenRound, type RunState } from "./coordinator.ts";
-import { type Digest, sha256, sha256Text } from "./digest.ts";
+import { type Digest, sha256Text } from "./digest.ts";
 import { type FederatedClient, finiteOnly, openDoor, payloadBytes } from "./door.ts";
 import { type Env, systemEnv } from "./env.ts";
 import type { RunEvent } from "./events.ts";
@@ -172,6 +172,8 @@ export async function* federate<State extends StateTree>(
   const run = ledger.state.created?.run ?? description.slice(0, 16);
   if (ledger.resumedFrom > 0) onEvent(resumption(ledger.state));
 
+  const digest = (bytes: Uint8Array): Digest | Promise<Digest> => env.hash([bytes]);
+
   async function record(events: readonly EventBody[]): Promise<void> {
     await ledger.execute({ type: "record", events });
   }
@@ -184,7 +186,7 @@ export async function* federate<State extends StateTree>(
   /** Digest of the published parameters; they follow from the state, so they are named and not stored. */
   async function published(next: State, round: number): Promise<Digest | null> {
     if (strategy.declares.personal) return null;
-    return (await seal({ kind: "model", run, round }, strategy.global(next))).digest;
+    return (await seal({ kind: "model", run, round }, strategy.global(next), env)).digest;
   }
 
   /** The state of the last checkpoint: in memory, or read back. */
@@ -195,7 +197,7 @@ export async function* federate<State extends StateTree>(
       // The digest has vouched for the bytes, which only `sealState` wrote.
       state = (await openState(blobs, checkpoint.state)) as State;
       for (const { changes } of bases) {
-        if (changes) chain = await extendChain(chain, await openBaseChanges(blobs, changes), sha256);
+        if (changes) chain = await extendChain(chain, await openBaseChanges(blobs, changes), digest);
       }
       if (chain.version !== checkpoint.baseVersion) {
         throw new TributaryError(
@@ -221,17 +223,21 @@ export async function* federate<State extends StateTree>(
     const { round } = closed;
     const context: RoundContext = { round, seed, numClients: clients.size };
     const { state: next, base: changes = [], measurements = {} } = folded.finish(before, context);
-    const nextChain = await extendChain(chain, changes, sha256);
+    const nextChain = await extendChain(chain, changes, digest);
     const aggregated = env.monotonic();
     const head = { run, round } as const;
-    const digest = await keep(await sealState({ kind: "state", ...head, parent: open.opened.state }, next));
+    const stored = await keep(
+      await sealState({ kind: "state", ...head, parent: open.opened.state }, next, env.hash),
+    );
     const model = await published(next, round);
     const baseDigest =
-      changes.length > 0 ? await keep(await sealBaseChanges({ kind: "base", ...head }, changes)) : null;
+      changes.length > 0
+        ? await keep(await sealBaseChanges({ kind: "base", ...head }, changes, env.hash))
+        : null;
     const checkpoint: Omit<CheckpointCommitted, "record"> = {
       type: "checkpoint-committed",
       round,
-      state: digest,
+      state: stored,
       model,
       base: baseDigest,
       baseVersion: nextChain.version,
@@ -280,12 +286,12 @@ export async function* federate<State extends StateTree>(
         }
         case "initialise": {
           const first = strategy.init(initial, [...clients.values()]);
-          const digest = await keep(await sealState({ kind: "state", run, round: 0 }, first));
+          const stored = await keep(await sealState({ kind: "state", run, round: 0 }, first, env.hash));
           await record([
             {
               type: "checkpoint-committed",
               round: 0,
-              state: digest,
+              state: stored,
               model: await published(first, 0),
               base: null,
               baseVersion: chain.version,

@@ -1,6 +1,6 @@
 import { TributaryError } from "../errors.ts";
 import { canonicalJson } from "./canonical-json.ts";
-import { type Digest, sha256Text } from "./digest.ts";
+import { type Digest, type Hash, sha256Text } from "./digest.ts";
 import type { FailCode, RejectCode } from "./message.ts";
 import type { PlanEntry } from "./plan.ts";
 import type { Round } from "./round.ts";
@@ -183,12 +183,15 @@ export type EventBody =
 export const GENESIS: Digest = "0".repeat(64);
 
 /** The digest that the next event carries as `previousHash`. */
-export function eventHash(event: JournalEvent): Promise<Digest> {
-  return sha256Text(canonicalJson(event));
+export function eventHash(event: JournalEvent, hash?: Hash): Promise<Digest> {
+  return sha256Text(canonicalJson(event), hash);
 }
 
 /** The events of a journal, checked: sequence numbers without gaps and every hash that of the event before. */
-export async function* readChain(journal: Journal): AsyncGenerator<{ event: JournalEvent; hash: Digest }> {
+export async function* readChain(
+  journal: Journal,
+  sha256?: Hash,
+): AsyncGenerator<{ event: JournalEvent; hash: Digest }> {
   let seq = 0;
   let hash = GENESIS;
   for await (const event of journal.read(1)) {
@@ -205,7 +208,7 @@ export async function* readChain(journal: Journal): AsyncGenerator<{ event: Jour
         `journal: event ${seq} does not continue event ${seq - 1}: its previousHash is ${event.previousHash}, expected ${hash}; restore the journal from a copy of the run folder`,
       );
     }
-    hash = await eventHash(event);
+    hash = await eventHash(event, sha256);
     yield { event, hash };
   }
 }

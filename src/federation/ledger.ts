@@ -20,7 +20,7 @@ export async function openLedger({ journal, env }: { journal?: Journal; env: Env
   let seq = 0;
   let hash = GENESIS;
   if (journal) {
-    for await (const { event, hash: next } of readChain(journal)) {
+    for await (const { event, hash: next } of readChain(journal, env.hash)) {
       state = reduce(state, [event.body]);
       seq = event.seq;
       hash = next;
@@ -40,7 +40,7 @@ export async function openLedger({ journal, env }: { journal?: Journal; env: Env
       const events: JournalEvent[] = [];
       for (const body of bodies) {
         const event = { seq: ++seq, previousHash: hash, at, body };
-        hash = await eventHash(event);
+        hash = await eventHash(event, env.hash);
         events.push(event);
       }
       await target.append(events, expect);

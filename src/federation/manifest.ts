@@ -1,10 +1,10 @@
 import { TributaryError } from "../errors.ts";
-import { parseSafetensors, writeSafetensors } from "../formats/safetensors.ts";
+import { parseSafetensors, safetensorsPieces } from "../formats/safetensors.ts";
 import type { Params } from "../tensor/params.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { BlobStore } from "./blob-store.ts";
 import { canonicalJson } from "./canonical-json.ts";
-import { type Digest, sha256 } from "./digest.ts";
+import { type Digest, type Hash, joined, webHash } from "./digest.ts";
 import { type PlanEntry, planOf } from "./plan.ts";
 import { type Json, packState, unpackState } from "./state.ts";
 import type { BaseChange, StateTree } from "./strategy.ts";
@@ -41,8 +41,8 @@ export interface ManifestHead {
 export interface Sealed {
   readonly digest: Digest;
   readonly manifest: Manifest;
-  /** Chunk bytes by digest, and the manifest's own bytes under its digest. */
-  readonly blobs: ReadonlyMap<Digest, Uint8Array>;
+  /** By digest: the chunks, as views of the tensors, and the manifest's own bytes. */
+  readonly blobs: ReadonlyMap<Digest, readonly Uint8Array[]>;
 }
 
 /** The size at which streams are cut. */
@@ -51,37 +51,63 @@ export const CHUNK_SIZE: number = 1024 * 1024;
 /** Versions that every manifest and journal carry. */
 export const VERSIONS: Readonly<Record<string, string>> = { protocol: "1", safetensors: "1" };
 
-/** The manifest and the chunks of some tensors and the JSON document that goes with them. */
+/** What a payload consists of. */
+export interface SealOptions {
+  /** Goes into the header of the stream. */
+  readonly json?: Json;
+  /** Default: 1 MiB. */
+  readonly chunkSize?: number;
+  readonly hash?: Hash;
+}
+
+/** The manifest and the chunks of some tensors and the JSON document that goes with them. No tensor is copied. */
 export async function seal(
   head: ManifestHead,
   params: Params,
-  json?: Json,
-  chunkSize: number = CHUNK_SIZE,
+  { json, chunkSize = CHUNK_SIZE, hash = webHash }: SealOptions = {},
 ): Promise<Sealed> {
-  const stream = writeSafetensors(
+  const pieces = safetensorsPieces(
     params,
     json === undefined ? undefined : new Map([["json", canonicalJson(json)]]),
   );
-  const blobs = new Map<Digest, Uint8Array>();
+  const blobs = new Map<Digest, readonly Uint8Array[]>();
   const chunks: Digest[] = [];
-  for (let at = 0; at < stream.length; at += chunkSize) {
-    const chunk = stream.subarray(at, at + chunkSize);
-    const digest = await sha256(chunk);
+  for (const chunk of cut(pieces, chunkSize)) {
+    const digest = await hash(chunk);
     blobs.set(digest, chunk);
     chunks.push(digest);
   }
   const manifest: Manifest = {
     ...head,
     tensors: planOf(params),
-    bytes: stream.length,
+    bytes: pieces.reduce((sum, { length }) => sum + length, 0),
     chunkSize,
     chunks,
     versions: VERSIONS,
   };
-  const text = new TextEncoder().encode(canonicalJson(manifest));
-  const digest = await sha256(text);
+  const text = [new TextEncoder().encode(canonicalJson(manifest))];
+  const digest = await hash(text);
   blobs.set(digest, text);
   return { digest, manifest, blobs };
+}
+
+/** The stream of some pieces in chunks of one size, the last one smaller. */
+function cut(pieces: readonly Uint8Array[], size: number): Uint8Array[][] {
+  const chunks: Uint8Array[][] = [];
+  let room = 0;
+  for (const piece of pieces) {
+    for (let at = 0; at < piece.length; ) {
+      if (room === 0) {
+        chunks.push([]);
+        room = size;
+      }
+      const part = piece.subarray(at, at + room);
+      chunks.at(-1)?.push(part);
+      at += part.length;
+      room -= part.length;
+    }
+  }
+  return chunks;
 }
 
 /** Puts what the store has not yet: chunks first, the manifest last. */
@@ -89,8 +115,8 @@ export async function putSealed(store: BlobStore, { digest, manifest, blobs }: S
   const missing = new Set(await store.missing([...blobs.keys()]));
   const order = [...new Set(manifest.chunks), digest];
   for (const id of order) {
-    const bytes = blobs.get(id);
-    if (bytes && missing.has(id)) await store.put(id, bytes);
+    const pieces = blobs.get(id);
+    if (pieces && missing.has(id)) await store.put(id, joined(pieces));
   }
 }
 
@@ -126,9 +152,9 @@ export async function open(
 }
 
 /** Seals a state of a strategy. */
-export function sealState(head: ManifestHead, state: StateTree): Promise<Sealed> {
+export function sealState(head: ManifestHead, state: StateTree, hash?: Hash): Promise<Sealed> {
   const { params, json } = packState(state);
-  return seal(head, params, json);
+  return seal(head, params, { json, ...(hash && { hash }) });
 }
 
 /** The state that `sealState` sealed. */
@@ -138,10 +164,15 @@ export async function openState(store: BlobStore, digest: Digest): Promise<State
 }
 
 /** Seals the changes of the base that one round made. */
-export function sealBaseChanges(head: ManifestHead, changes: readonly BaseChange[]): Promise<Sealed> {
+export function sealBaseChanges(
+  head: ManifestHead,
+  changes: readonly BaseChange[],
+  hash?: Hash,
+): Promise<Sealed> {
   return sealState(
     head,
     changes.map((change) => ({ ...change })),
+    hash,
   );
 }
 
@@ -158,8 +189,12 @@ export interface ClientMemory {
 }
 
 /** Seals what a client keeps. */
-export function sealMemory(head: ManifestHead, { memory, optimizer }: ClientMemory): Promise<Sealed> {
-  return sealState(head, { ...(memory && { memory }), ...(optimizer && { optimizer }) });
+export function sealMemory(
+  head: ManifestHead,
+  { memory, optimizer }: ClientMemory,
+  hash?: Hash,
+): Promise<Sealed> {
+  return sealState(head, { ...(memory && { memory }), ...(optimizer && { optimizer }) }, hash);
 }
 
 /** What `sealMemory` sealed. */
@@ -175,8 +210,9 @@ const parts = ["params/", "extra/"] as const;
 export function sealUpdate(
   head: ManifestHead,
   update: { readonly params: Params; readonly extra?: Params },
+  hash?: Hash,
 ): Promise<Sealed> {
-  return seal(head, joinUpdate(update));
+  return seal(head, joinUpdate(update), hash && { hash });
 }
 
 /** The tensors of an update under one set of names. */
