@@ -38,6 +38,9 @@ if (what === "step") {
     });
     console.log(JSON.stringify({ ...figures, ...machine }));
   }
+} else if (what === "round") {
+  const figures = await benchRound({ clients: 1000, bytes: 1_000_000 });
+  console.log(JSON.stringify({ bench: "round", ...figures, ...machine }));
 } else {
   console.error(
     `bench: got "${what ?? ""}", expected step or round; for example: npm run bench -- step --model smollm2`,

@@ -57,7 +57,7 @@ export function describeBlobStore(
     it("sweeps what is not live and old enough, and nothing else", async () => {
       const { blobs } = await make();
       const texts = ["live", "dead"].map((text) => new TextEncoder().encode(text));
-      const ids = await Promise.all(texts.map(sha256));
+      const ids = await Promise.all(texts.map((bytes) => sha256(bytes)));
       for (const [i, id] of ids.entries()) await blobs.put(id, texts[i] ?? new Uint8Array());
       const live = new Set(ids.slice(0, 1));
       expect(await blobs.sweep(live, 3_600_000)).toBe(0);
