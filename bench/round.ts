@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { federate, type RunStore } from "../src/federation/federate.ts";
 import { memoryBlobs, memoryJournal } from "../src/storage/memory.ts";
 import { nodeEnv } from "../src/storage/node-env.ts";
+import { reusingHash } from "../src/federation/digest.ts";
 import { openRunFolder } from "../src/storage/run-folder.ts";
 import { fedAvg } from "../src/strategies/fedavg.ts";
 import { float32 } from "../src/tensor/tensor.ts";
@@ -75,7 +76,7 @@ export async function benchRound({
       },
       rounds,
       seed: 1,
-      env: nodeEnv(),
+      env: {...nodeEnv(), hash: reusingHash()},
       concurrency: 4,
       updateMemory: 64 * 1024 * 1024,
       ...(place && { store: place, keepRounds: 0 }),

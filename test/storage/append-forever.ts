@@ -8,8 +8,7 @@ const acknowledged = openSync(log, "a");
 const journal = await sqliteJournal(path);
 let last = { seq: 0, hash: GENESIS };
 for await (const { event, hash } of readChain(journal)) last = { seq: event.seq, hash };
-process.stdout.write("ready\n");
-for (;;) {
+for (let first = true; ; first = false) {
   const { events, hash } = await chainOf(
     [numbered(last.seq), numbered(last.seq + 1), numbered(last.seq + 2)],
     last,
@@ -17,4 +16,6 @@ for (;;) {
   await journal.append(events, last.seq);
   last = { seq: last.seq + events.length, hash };
   writeSync(acknowledged, `${last.seq}\n`);
+  // The time until the kill counts from the first acknowledged append, however slow the machine is.
+  if (first) process.stdout.write("ready\n");
 }
