@@ -19,6 +19,7 @@ import {
   mul,
   neg,
   pow,
+  range,
   reciprocal,
   reduceMean,
   reduceSum,
@@ -94,12 +95,17 @@ function restoreAxes(g: Value, axes: readonly number[], keepDims: boolean, like:
       );
 }
 
-/** Norms: d/dx of `x̂ = (x − mean) · r` seen through `u = g · weight`: `r · (u − mean(u) − x̂ · mean(u · x̂))`. */
-function normGradient(u: Value, normalized: Value, inverse: Value, centered: boolean): Value {
+/**
+ * Norms: d/dx of `x̂ = (x − μ) r` seen through `u = g · weight`: `r (u − mean(u) − x̂ mean(u x̂))`, with the numbers of a
+ * row gathered: `r u − s x + t`, where `s = r² mean(u x̂)` and `t = s μ − r mean(u)`.
+ */
+function normGradient(u: Value, x: Value, inverse: Value, mean?: Value): Value {
   const axes = { axes: [lastAxis(u)], ...keep };
-  const along = mul(normalized, reduceMean(mul(u, normalized), axes));
-  const inner = centered ? sub(sub(u, reduceMean(u, axes)), along) : sub(u, along);
-  return mul(inner, inverse);
+  const ux = reduceMean(mul(u, x), axes); // mean(u x)
+  if (!mean) return sub(mul(u, inverse), mul(x, mul(mul(inverse, inverse), mul(inverse, ux))));
+  const meanU = reduceMean(u, axes);
+  const s = mul(mul(inverse, inverse), mul(inverse, sub(ux, mul(mean, meanU))));
+  return add(sub(mul(u, inverse), mul(x, s)), sub(mul(s, mean), mul(inverse, meanU)));
 }
 
 /**
@@ -153,10 +159,10 @@ const rules: { readonly [K in OpType]: Rule<K> | typeof NO_GRADIENT } = {
   Gelu: ({ node, x, g }) => {
     const v = first(x);
     if (node.attributes.approximate === "none") {
-      // Φ(x) + x φ(x)
-      const cdf = add(mul(erf(mul(v, Math.SQRT1_2)), 0.5), 0.5);
-      const density = mul(exp(mul(mul(v, v), -0.5)), 1 / Math.sqrt(2 * Math.PI));
-      return [mul(g, add(cdf, mul(v, density)))];
+      // Φ(x) + x φ(x) = (1 + erf u + 2/√π u exp(−u²)) / 2, u = x/√2
+      const u = mul(v, Math.SQRT1_2);
+      const density = mul(div(u, exp(mul(u, u))), 2 / Math.sqrt(Math.PI));
+      return [mul(mul(g, add(add(erf(u), 1), density)), 0.5)];
     }
     // y = x (1 + tanh u) / 2, u = √(2/π) (x + 0.044715 x³)
     const k = Math.sqrt(2 / Math.PI);
@@ -217,10 +223,10 @@ const rules: { readonly [K in OpType]: Rule<K> | typeof NO_GRADIENT } = {
   LogSoftmax: unary((g, _, y) => sub(g, mul(exp(y), reduceSum(g, { axes: [lastAxis(y)], ...keep })))),
   LayerNormalization: ({ x, y, g, needs }) => {
     const [input, weight, bias] = [first(x), first(x, 1), first(x, 2)];
-    const normalized = mul(sub(input, first(y, 1)), first(y, 2));
+    const normalized = (): Value => mul(sub(input, first(y, 1)), first(y, 2));
     return [
-      needs(0) ? normGradient(mul(g, weight), normalized, first(y, 2), true) : undefined,
-      needs(1) ? sumToShape(mul(g, normalized), weight.shape) : undefined,
+      needs(0) ? normGradient(mul(g, weight), input, first(y, 2), first(y, 1)) : undefined,
+      needs(1) ? sumToShape(mul(g, normalized()), weight.shape) : undefined,
       needs(2) ? sumToShape(g, bias.shape) : undefined,
     ];
   },
@@ -229,10 +235,9 @@ const rules: { readonly [K in OpType]: Rule<K> | typeof NO_GRADIENT } = {
     const [input, weight] = [first(x), first(x, 1)];
     const meanSquare = reduceMean(mul(input, input), { axes: [lastAxis(input)], ...keep });
     const inverse = reciprocal(sqrt(add(meanSquare, node.attributes.epsilon)));
-    const normalized = mul(input, inverse);
     return [
-      needs(0) ? normGradient(mul(g, weight), normalized, inverse, false) : undefined,
-      needs(1) ? sumToShape(mul(g, normalized), weight.shape) : undefined,
+      needs(0) ? normGradient(mul(g, weight), input, inverse) : undefined,
+      needs(1) ? sumToShape(mul(g, mul(input, inverse)), weight.shape) : undefined,
     ];
   },
   // A rotation's transpose is the rotation by the opposite angle.
@@ -254,8 +259,17 @@ const rules: { readonly [K in OpType]: Rule<K> | typeof NO_GRADIENT } = {
     const { axis, start, end } = node.attributes;
     const { shape, dtype } = first(x);
     const whole = dimAt(shape, axis);
-    if (typeof whole !== "number")
-      throw new RangeError(`Slice: no gradient along symbolic axis ${axis} of [${shape}]`);
+    if (typeof whole !== "number") {
+      if (end - start !== 1)
+        throw new RangeError(
+          `Slice: no gradient of ${end - start} elements along symbolic axis ${axis} of [${shape}]`,
+        );
+      const chosen = reshape(
+        equal(range(whole), start),
+        shape.slice(axis).map((_, i) => (i === 0 ? whole : 1)),
+      );
+      return [where(chosen, g, 0)];
+    }
     const padding = (length: number): Value =>
       fill(
         shape.map((dim, i) => (i === axis ? length : dim)),

@@ -1,16 +1,4 @@
-import {
-  add,
-  cast,
-  dimSize,
-  div,
-  flattenRows,
-  gather,
-  mul,
-  range,
-  reduceSum,
-  reshape,
-  tanh,
-} from "../graph/ops.ts";
+import { add, cast, dimSize, div, mul, range, reduceSum, reshape, slice, tanh } from "../graph/ops.ts";
 import { dimAt } from "../graph/shape.ts";
 import { constant, type Value } from "../graph/value.ts";
 import { additiveMask, attention, joinHeads, splitHeads } from "../nn/attention.ts";
@@ -132,8 +120,10 @@ export const bert: Model<BertConfig> = {
 
   head(w, states, inputs, _config, task) {
     if (task === "embeddings") return unitRows(meanOverTokens(states, inputs)); // [B, D]
-    const starts = mul(range(dimAt(states.shape, 0)), dimSize(dimAt(states.shape, 1))); // rows in [B * T]
-    const row = gather(flattenRows(states), starts); // [B, D]
+    const [batch, , width] = states.shape;
+    if (batch === undefined || width === undefined)
+      throw new RangeError(`bert: got states [${states.shape}]`);
+    const row = reshape(slice(states, 1, 0, 1), [batch, width]); // [B, D]
     return linear(w.at("classifier"), tanh(linear(w.at("bert.pooler.dense"), row))); // [B, labels]
   },
 };

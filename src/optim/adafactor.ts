@@ -37,6 +37,7 @@ export function adafactor(options: AdafactorOptions = {}): Optimizer {
       : rateAt(learningRate, step);
   return {
     name: "Adafactor",
+    elementwise: false,
     state(shape) {
       const [rows, columns] = shape;
       const factored = shape.length === 2 && rows !== undefined && columns !== undefined;

@@ -21,6 +21,7 @@ export function adagrad(options: AdagradOptions): Optimizer {
   } = options;
   return {
     name: "Adagrad",
+    elementwise: true,
     state: (shape) => ({ sum: { shape, fill: initialAccumulator } }),
     scalars: (step) => ({ learningRate: rateAt(learningRate, step) / (1 + (step - 1) * learningRateDecay) }),
     update({ parameter, gradient, state, scalars }) {

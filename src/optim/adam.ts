@@ -27,6 +27,7 @@ function moments(options: AdamOptions, decay: "coupled" | "decoupled"): Omit<Opt
   const { learningRate, betas = [0.9, 0.999], epsilon = 1e-8, weightDecay = 0, amsgrad = false } = options;
   const [beta1, beta2] = betas;
   return {
+    elementwise: true,
     state: (shape) => ({
       firstMoment: { shape, fill: 0 },
       secondMoment: { shape, fill: 0 },

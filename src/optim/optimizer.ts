@@ -15,6 +15,8 @@ export interface StateSpec {
  */
 export interface Optimizer {
   readonly name: string;
+  /** Whether an element's next value and state depend on its own gradient and state alone, shaped as the parameter. */
+  readonly elementwise: boolean;
   /** State tensors of a parameter of this shape, by name. */
   state(shape: readonly number[]): Readonly<Record<string, StateSpec>>;
   /** Host numbers of a step, counted from 1. `learningRate` is always among them. */

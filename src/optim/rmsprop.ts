@@ -24,6 +24,7 @@ export function rmsprop(options: RmspropOptions): Optimizer {
   } = options;
   return {
     name: "RMSprop",
+    elementwise: true,
     state: (shape) => ({
       square: { shape, fill: 0 },
       ...(centered ? { mean: { shape, fill: 0 } } : {}),

@@ -26,6 +26,7 @@ export function sgd({
 }: SgdOptions): Optimizer {
   return {
     name: "SGD",
+    elementwise: true,
     state: (shape) => (momentum === 0 ? {} : { momentum: { shape, fill: 0 } }),
     scalars: (step) => ({ learningRate: rateAt(learningRate, step), fresh: step === 1 ? 1 : 1 - dampening }),
     update({ parameter, gradient, state, scalars }) {

@@ -24,6 +24,8 @@ export const runtime: Runtime = {
         interOpNumThreads: 1,
         executionMode: "sequential",
         graphOptimizationLevel: "all",
+        // The pattern is one more block beside what the first run has taken: a third of the memory, for no speed.
+        enableMemPattern: false,
         logSeverityLevel: 3,
       });
       return wrapSession(session, Tensor, { device, threads });

@@ -1,6 +1,7 @@
 import { gradients } from "../graph/gradients.ts";
 import { encodeOnnx } from "../graph/onnx.ts";
 import { add, div, fill } from "../graph/ops.ts";
+import { pushSlices } from "../graph/passes/push-slices.ts";
 import { simplify } from "../graph/passes/simplify.ts";
 import { input, type Value } from "../graph/value.ts";
 import type { Loss } from "../nn/losses.ts";
@@ -10,6 +11,7 @@ import type { Optimizer } from "../optim/optimizer.ts";
 import { allocate } from "../tensor/dtype.ts";
 import type { Params } from "../tensor/params.ts";
 import { sizeOf, tensor } from "../tensor/tensor.ts";
+import { packs } from "./pack.ts";
 
 type Values = ReadonlyMap<string, Value>;
 type Specs = ReadonlyMap<string, WeightSpec>;
@@ -83,33 +85,43 @@ function update(
     new Map([...specs].map(([name, { dtype, shape }]) => [name, input(rename(name), dtype, shape)]));
   const corrected =
     rule?.correct?.(means, inputs(extra, feedNames.extra), inputs(memory, feedNames.memory)) ?? means;
-  const names = [...trainable.keys()];
-  const raw = names.map((name) => pick(corrected, name));
+  const groups = packs(trainable, optimizer.elementwise);
+  const raw = groups.map(({ names, join }) => join(names.map((name) => pick(corrected, name))));
   const norm = globalNorm(raw);
   const clipped = clipNorm > 0 ? clipByGlobalNorm(raw, norm, clipNorm) : raw;
   const outputs = new Map<string, Value>([["norm", norm]]);
-  const scalars = new Map<string, Value>();
-  names.forEach((name, i) => {
-    const parameter = pick(trainable, name);
-    const { dtype, shape } = parameter;
-    const numeric = shape.map(Number);
-    const kinds = Object.entries(optimizer.state(numeric));
+  groups.forEach(({ names, join, split }, i) => {
+    const members = names.map((name) => pick(trainable, name));
+    const parameter = join(members);
+    const gradient = clipped[i];
+    const [first] = members;
+    if (!gradient || !first) throw new Error(`step: no gradient for "${names.join(", ")}"`);
+    const kinds = Object.keys(optimizer.state(first.shape.map(Number)));
     const state = Object.fromEntries(
-      kinds.map(([kind, spec]) => [kind, input(feedNames.state(kind, name), dtype, spec.shape)]),
-    );
-    const values = Object.fromEntries(
-      Object.keys(optimizer.scalars(1)).map((scalar) => {
-        const known = scalars.get(scalar) ?? input(feedNames.scalar(scalar), dtype, []);
-        scalars.set(scalar, known);
-        return [scalar, known];
+      kinds.map((kind) => {
+        const parts = members.map(({ dtype, shape }, j) => {
+          const spec = optimizer.state(shape.map(Number))[kind];
+          if (!spec) throw new Error(`step: ${optimizer.name} has no state "${kind}" of shape [${shape}]`);
+          return input(feedNames.state(kind, names[j] ?? ""), dtype, spec.shape);
+        });
+        return [kind, join(parts)];
       }),
     );
-    const gradient = clipped[i];
-    if (!gradient) throw new Error(`step: no gradient for "${name}"`);
-    const next = optimizer.update({ parameter, gradient, state, scalars: values });
-    outputs.set(feedNames.next(name), next.parameter);
+    const scalars = Object.fromEntries(
+      Object.keys(optimizer.scalars(1)).map((name) => [
+        name,
+        input(feedNames.scalar(name), parameter.dtype, []),
+      ]),
+    );
+    const next = optimizer.update({ parameter, gradient, state, scalars });
+    const put = (value: Value, rename: (name: string) => string): void => {
+      split(value).forEach((part, j) => {
+        outputs.set(feedNames.next(rename(names[j] ?? "")), part);
+      });
+    };
+    put(next.parameter, (name) => name);
     for (const [kind, value] of Object.entries(next.state)) {
-      outputs.set(feedNames.next(feedNames.state(kind, name)), value);
+      put(value, (name) => feedNames.state(kind, name));
     }
   });
   return outputs;
@@ -120,8 +132,15 @@ export function stepOutputs(options: StepOptions): ReadonlyMap<string, Value> {
   return simplified(traceWhole(options));
 }
 
+/** The loss without what it does not read, so that its gradients do not compute that either. */
+function lean({ sum, count }: Loss): Loss {
+  const [leanSum = sum, leanCount = count] = pushSlices([sum, count]);
+  return { sum: leanSum, count: leanCount };
+}
+
 function traceWhole(options: StepOptions): Map<string, Value> {
-  const { loss, trainable, rule } = options;
+  const { trainable, rule } = options;
+  const loss = lean(options.loss);
   const mean = div(loss.sum, loss.count);
   const penalty = rule?.penalty?.(trainable, receivedInputs(trainable));
   const means = gradients(penalty ? add(mean, penalty) : mean, [...trainable.values()]);
@@ -142,7 +161,8 @@ function named(trainable: Values, values: readonly Value[]): Values {
 
 /** Traces loss, backward pass and optimizer into one step, and into the two halves of an accumulated step. */
 export function traceStep(options: StepOptions): StepGraphs {
-  const { loss, trainable, rule } = options;
+  const { trainable, rule } = options;
+  const loss = lean(options.loss);
   if (trainable.size === 0)
     throw new RangeError("step: nothing is trainable; choose a target that matches a layer");
   const names = [...trainable.keys()];

@@ -312,6 +312,11 @@ export const cases: { readonly [K in OpType]: readonly OpCase[] } = {
     { title: "inside", inputs: [real(B, 5)], build: (x) => slice(at(x), 1, 1, 3) },
     { title: "from the start", inputs: [real(5, B)], build: (x) => slice(at(x), 0, 0, 2) },
     { title: "to the end", inputs: [real(B, 5, 2)], build: (x) => slice(at(x), -2, 4, 5) },
+    {
+      title: "of one element along a symbolic axis",
+      inputs: [real(B, T, 3)],
+      build: (x) => slice(at(x), 1, 1, 2),
+    },
   ],
   Concat: [
     {
