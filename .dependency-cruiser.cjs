@@ -48,8 +48,8 @@ module.exports = {
     {
       name: "node-is-a-seam",
       severity: "error",
-      comment: "node: modules only in cli, job, transports, storage and *.node.ts",
-      from: { path: "^src/", pathNot: "^src/(cli|job|transports|storage)/|\\.node\\.ts$" },
+      comment: "node: modules only in cli, transports, storage and *.node.ts",
+      from: { path: "^src/", pathNot: "^src/(cli|transports|storage)/|\\.node\\.ts$" },
       to: { dependencyTypes: ["core"] },
     },
     {
@@ -69,7 +69,7 @@ module.exports = {
       name: "no-barrel-inside",
       severity: "error",
       from: { path: "^src/.+/" },
-      to: { path: "^src/index\\.ts$" },
+      to: { path: "^src/(index|node)\\.ts$" },
     },
   ],
   options: {

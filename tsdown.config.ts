@@ -3,6 +3,7 @@ import { defineConfig, type UserConfig } from "tsdown";
 const config: UserConfig = defineConfig({
   entry: [
     "src/index.ts",
+    "src/node.ts",
     "src/{strategies,models,adapters,optim,wrappers,storage}/*.ts",
     "src/graph/index.ts",
     "src/federation/coordinator.ts",

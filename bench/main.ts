@@ -1,6 +1,8 @@
 import { cpus, totalmem } from "node:os";
 import { parseArgs } from "node:util";
 import { runtime } from "#ort";
+import { benchBeside } from "./beside.ts";
+import { benchMixed } from "./mixed.ts";
 import { benchRound } from "./round.ts";
 import { benchStep, type ShapeName } from "./step.ts";
 
@@ -12,6 +14,13 @@ const { positionals, values } = parseArgs({
     length: { type: "string" },
     threads: { type: "string" },
     steps: { type: "string" },
+    folder: { type: "string" },
+    data: { type: "string" },
+    examples: { type: "string" },
+    "max-length": { type: "string" },
+    beside: { type: "string" },
+    repeat: { type: "string" },
+    clients: { type: "string" },
   },
 });
 const number = (text: string | undefined): number | undefined =>
@@ -27,7 +36,30 @@ const machine = {
 };
 
 const [what] = positionals;
-if (what === "step") {
+if (values.beside !== undefined) {
+  const at = process.argv.indexOf("--beside");
+  const own = process.argv.filter((_, i) => i !== at && i !== at + 1);
+  const figures = await benchBeside({
+    own: [process.execPath, ...process.execArgv, ...own.slice(1)],
+    command: values.beside,
+    repeat: number(values.repeat) ?? 3,
+    onLine: (line) => console.log(line),
+  });
+  console.log(JSON.stringify({ ...figures, ...machine }));
+} else if (what === "mixed") {
+  const { folder, data } = values;
+  if (folder === undefined || data === undefined)
+    throw new Error("bench: mixed needs --folder MODEL and --data FILE");
+  const figures = await benchMixed({
+    folder,
+    data,
+    examples: number(values.examples) ?? 640,
+    batch: number(values.batch) ?? 32,
+    maxLength: number(values["max-length"]) ?? 128,
+    ...(values.threads === undefined ? {} : { threads: Number(values.threads) }),
+  });
+  console.log(JSON.stringify({ ...figures, ...machine }));
+} else if (what === "step") {
   for (const model of (values.model ?? ["smollm2", "minilm"]) as ShapeName[]) {
     const figures = await benchStep({
       model,
@@ -39,11 +71,11 @@ if (what === "step") {
     console.log(JSON.stringify({ ...figures, ...machine }));
   }
 } else if (what === "round") {
-  const figures = await benchRound({ clients: 1000, bytes: 1_000_000 });
+  const figures = await benchRound({ clients: number(values.clients) ?? 1000, bytes: 1_000_000 });
   console.log(JSON.stringify({ bench: "round", ...figures, ...machine }));
 } else {
   console.error(
-    `bench: got "${what ?? ""}", expected step or round; for example: npm run bench -- step --model smollm2`,
+    `bench: got "${what ?? ""}", expected step, mixed or round; for example: npm run bench -- step --model smollm2`,
   );
   process.exitCode = 2;
 }

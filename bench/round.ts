@@ -1,29 +1,34 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { BlobStore } from "../src/federation/blob-store.ts";
+import type { RunEvent } from "../src/federation/events.ts";
 import { federate, type RunStore } from "../src/federation/federate.ts";
 import { memoryBlobs, memoryJournal } from "../src/storage/memory.ts";
 import { nodeEnv } from "../src/storage/node-env.ts";
-import { reusingHash } from "../src/federation/digest.ts";
 import { openRunFolder } from "../src/storage/run-folder.ts";
 import { fedAvg } from "../src/strategies/fedavg.ts";
-import { float32 } from "../src/tensor/tensor.ts";
+import { float32, type Tensor } from "../src/tensor/tensor.ts";
+
+/** Where a measured run lives: its journal in memory and its updates dropped once folded, all in memory, or in a folder with durable commits. */
+export type BenchStore = "journal" | "memory" | "disk";
 
 /** What `benchRound` measures. */
 export interface BenchRoundOptions {
   readonly clients: number;
   /** Bytes of one update. */
   readonly bytes: number;
+  /** Default: 3. */
   readonly rounds?: number;
-  /** Where the run lives: nowhere (updates are folded and dropped), in memory, or in a folder with durable commits. */
-  readonly store?: "none" | "memory" | "disk";
+  /** Default: `journal`. */
+  readonly store?: BenchStore;
 }
 
 /** One measured run. */
 export interface BenchRoundResult {
   readonly clients: number;
   readonly bytes: number;
-  readonly store: "none" | "memory" | "disk";
+  readonly store: BenchStore;
   /** Seconds of each round, from opening to the committed checkpoint. */
   readonly seconds: readonly number[];
   /** Largest resident set of this process, in MB of 10^6 bytes. */
@@ -33,20 +38,22 @@ export interface BenchRoundResult {
 
 /**
  * A federation of clients that do not train: each adds a number of its own to what it received. Every update is
- * serialized, hashed, scanned for finite values, measured and folded into an exact sum.
+ * serialized, hashed, scanned for finite values, measured, journaled and folded into an exact sum.
  */
 export async function benchRound({
   clients,
   bytes,
   rounds = 3,
-  store = "none",
+  store = "journal",
 }: BenchRoundOptions): Promise<BenchRoundResult> {
   const length = Math.floor(bytes / 4);
   const folder = store === "disk" ? mkdtempSync(join(tmpdir(), "tributary-bench-")) : undefined;
-  const open = folder === undefined ? undefined : await openRunFolder(folder);
-  const memory: RunStore | undefined =
-    store === "memory" ? { journal: memoryJournal(), blobs: memoryBlobs() } : undefined;
-  const place = open ?? memory;
+  const opened = folder === undefined ? undefined : await openRunFolder(folder);
+  const inMemory: RunStore = {
+    journal: memoryJournal(),
+    blobs: store === "memory" ? memoryBlobs() : noBlobs,
+  };
+  const simulated = simulatedClients(length);
   const seconds: number[] = [];
   let state = "";
   try {
@@ -60,14 +67,12 @@ export async function benchRound({
         numExamples: 10 + (i % 7),
       })),
       trainer: {
-        async train({ assignment, half }) {
-          const shift = Number(assignment.client.slice(-5)) * 1e-3;
-          const start = half.start.params.get("weight");
-          const data = new Float32Array(length);
-          if (start?.data instanceof Float32Array) add(start.data, shift, data);
+        async train({ assignment: { client }, half }) {
+          const index = Number(client.slice(-5));
+          const shift = index * 1e-3;
           return {
-            params: new Map([["weight", float32([length], data)]]),
-            numExamples: 10 + (Number(assignment.client.slice(-5)) % 7),
+            params: new Map([["weight", simulated.train(client, half.start.params.get("weight"), shift)]]),
+            numExamples: 10 + (index % 7),
             steps: 1,
             learningRate: 1,
             loss: shift,
@@ -76,19 +81,53 @@ export async function benchRound({
       },
       rounds,
       seed: 1,
-      env: {...nodeEnv(), hash: reusingHash()},
-      concurrency: 4,
+      env: nodeEnv(),
       updateMemory: 64 * 1024 * 1024,
-      ...(place && { store: place, keepRounds: 0 }),
+      store: opened ?? inMemory,
+      ...(store !== "journal" && { keepRounds: 0 }),
+      onEvent: simulated.onEvent,
     })) {
       seconds.push(round.seconds);
       state = round.state;
     }
   } finally {
-    open?.close();
+    opened?.close();
     if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
   }
   return { clients, bytes, store, seconds, peakMegabytes: process.resourceUsage().maxRSS / 1e3, state };
+}
+
+/** Keeps no update: what is folded is never read again. */
+const noBlobs: BlobStore = {
+  missing: async () => [],
+  put: async () => undefined,
+  get: async (id) => {
+    throw new RangeError(`bench: blob ${id} was not kept`);
+  },
+  sweep: async () => 0,
+};
+
+/** Clients that hold on to an update until its receipt, as the protocol asks, and then write the next one in its place. */
+function simulatedClients(length: number): {
+  train(client: string, received: Tensor | undefined, shift: number): Tensor<"float32">;
+  onEvent(event: RunEvent): void;
+} {
+  const held = new Map<string, Float32Array>();
+  const free: Float32Array[] = [];
+  return {
+    train(client, received, shift) {
+      const sum = free.pop() ?? new Float32Array(length);
+      held.set(client, sum);
+      if (received?.data instanceof Float32Array) add(received.data, shift, sum);
+      return float32([length], sum);
+    },
+    onEvent(event) {
+      if (event.type !== "update-accepted") return;
+      const update = held.get(event.client);
+      held.delete(event.client);
+      if (update) free.push(update);
+    },
+  };
 }
 
 function add(values: Float32Array, shift: number, sum: Float32Array): void {

@@ -47,6 +47,8 @@ const npm = (...args) => {
   try {
     execFileSync(process.platform === "win32" ? "npm.cmd" : "npm", args, {
       cwd: root,
+      // onnxruntime-node would fetch CUDA libraries from outside the npm registry.
+      env: { ONNXRUNTIME_NODE_INSTALL: "skip", ...process.env },
       stdio: ["ignore", 2, 2],
       shell: process.platform === "win32",
     });

@@ -13,6 +13,7 @@ import { sgd } from "../../src/optim/sgd.ts";
 import { type Tensor, tensor } from "../../src/tensor/tensor.ts";
 import { runLocal } from "../../src/train/local.ts";
 import { initialState, traceStep } from "../../src/train/step.ts";
+import { galoreCases } from "./galore.ts";
 import type { ParityLine } from "./line.ts";
 
 type Nested = number | readonly Nested[];
@@ -232,17 +233,7 @@ export async function* optimizerCases(dir: string): AsyncIterable<ParityLine> {
     }
   }
   yield* scheduleCases(folder);
-  if (existsSync(join(folder, "galore.json"))) {
-    yield {
-      name: "optim/galore",
-      what: "weights and projections",
-      maxAbs: 0,
-      maxRel: 0,
-      tolerance: 0,
-      verdict: "unsupported",
-      note: "GaLore is not built yet",
-    };
-  }
+  yield* galoreCases(folder);
 }
 
 function* scheduleCases(folder: string): Iterable<ParityLine> {

@@ -48,8 +48,15 @@ export function adapterBase({ model, config, task }: TaskModel): AdapterBase {
   return { parameters: model.parameters(config, task), tied: model.tied(config) };
 }
 
-/** The root scope of a model with adapters: base tensors and adapter parameters are float32 graph inputs. */
-export function adaptedScope(base: AdapterBase, attached: readonly AttachedAdapter[] = []): Scope {
+/**
+ * The root scope of a model with adapters: base tensors and adapter parameters are float32 graph inputs, and so are
+ * `further` tensors, which adapters may look for; under a known name they give its shape, such as that of a smaller rank.
+ */
+export function adaptedScope(
+  base: AdapterBase,
+  attached: readonly AttachedAdapter[] = [],
+  further: ReadonlyMap<string, WeightSpec> = new Map(),
+): Scope {
   const weights = new Map<string, WeightSpec>();
   const adapters = new Map<string, LinearAdapter[]>();
   for (const [name, { shape }] of base.parameters) weights.set(name, { dtype: "float32", shape });
@@ -57,6 +64,7 @@ export function adaptedScope(base: AdapterBase, attached: readonly AttachedAdapt
     for (const [name, { shape }] of parameters) weights.set(name, { dtype: "float32", shape });
     for (const [module, adapter] of linear) adapters.set(module, [...(adapters.get(module) ?? []), adapter]);
   }
+  for (const [name, spec] of further) weights.set(name, spec);
   return rootScope({ weights, tied: base.tied, adapters });
 }
 

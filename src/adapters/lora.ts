@@ -1,9 +1,11 @@
 import { add, matMul } from "../graph/ops.ts";
 import type { LinearAdapter } from "../nn/scope.ts";
+import { leadingSvd } from "../tensor/linalg.ts";
+import { matrixOf, tensorOf } from "../tensor/matrix.ts";
 import type { Params } from "../tensor/params.ts";
 import { stream } from "../tensor/random.ts";
 import { float32, type Tensor, zeros } from "../tensor/tensor.ts";
-import type { Adapter, AdapterBase, AdapterParameter } from "./adapter.ts";
+import type { Adapter, AdapterBase, AdapterParameter, Start } from "./adapter.ts";
 import { denseCopy, moduleOf, pick } from "./dense-subset.ts";
 import { addLowRank } from "./merge.ts";
 import { type Candidate, chooseModules, matches, patternValue, type Target } from "./target.ts";
@@ -16,8 +18,11 @@ export interface LoraOptions {
   readonly exclude?: Target;
   /** Scales by alpha / sqrt(rank) instead of alpha / rank. Default: false. */
   readonly rsLora?: boolean;
-  /** How A starts: uniform in ±1/sqrt(in), or normal with deviation 1/rank. B starts at 0. Default: "kaiming-uniform". */
-  readonly init?: "kaiming-uniform" | "gaussian";
+  /**
+   * How A starts: uniform in ±1/sqrt(in), or normal with deviation 1/rank; B starts at 0. Or "principal": both from the
+   * leading singular triplets of the weight, which whoever trains has to take out of the base. Default: "kaiming-uniform".
+   */
+  readonly init?: "kaiming-uniform" | "gaussian" | "principal";
   /** Ranks of single modules, by regular expressions of suffixes. */
   readonly rankPattern?: Readonly<Record<string, number>>;
   /** Alphas of single modules, by regular expressions of suffixes. */
@@ -56,24 +61,26 @@ export function lora(options: LoraOptions): Adapter {
       const saved = savedTensors(base, modulesToSave);
       const adapted = loraModules(base, options);
       const parameters = new Map<string, AdapterParameter>();
-      for (const { module, rank, shape } of adapted) {
+      for (const { module, rank, scaling, shape } of adapted) {
         const [out, from] = shape;
         const { loraA, loraB } = loraNames(module);
+        const principal = (start: Start) => principalPair(module, start, rank, scaling);
         parameters.set(loraA, {
           shape: [rank, from],
           trainable: true,
-          start: ({ seed }) => startA(loraA, rank, from, init, seed),
+          start: (start) =>
+            init === "principal" ? principal(start).a : startA(loraA, rank, from, init, start.seed),
         });
         parameters.set(loraB, {
           shape: [out, rank],
           trainable: true,
-          start: () => zeros("float32", [out, rank]),
+          start: (start) => (init === "principal" ? principal(start).b : zeros("float32", [out, rank])),
         });
       }
       for (const name of saved) parameters.set(name, denseCopy(base, name));
       return {
         parameters,
-        linear: new Map(adapted.map(({ module, scaling }) => [module, addition(scaling)])),
+        linear: new Map(adapted.map(({ module, scaling }) => [module, loraLinear(scaling)])),
         merge(weights, params) {
           const changed = pick(params, saved);
           for (const { module, scaling } of adapted)
@@ -125,12 +132,13 @@ export function loraModules(base: AdapterBase, options: LoraOptions): LoraModule
     });
 }
 
-const addition =
-  (scaling: number): LinearAdapter =>
-  (w, x, y) => {
+/** The layer of a module. */
+export function loraLinear(scaling: number): LinearAdapter {
+  return (w, x, y) => {
     const inner = matMul(x, w.get("lora_A.weight"), { transB: true }); // [..., rank]
     return add(y, matMul(inner, w.get("lora_B.weight"), { transB: true, alpha: scaling }));
   };
+}
 
 function startA(name: string, rank: number, from: number, init: LoraOptions["init"], seed: number): Tensor {
   const values = new Float32Array(rank * from);
@@ -138,6 +146,35 @@ function startA(name: string, rank: number, from: number, init: LoraOptions["ini
   if (init === "gaussian") random.fillNormal(values, 0, 1 / rank);
   else random.fillUniform(values, -1 / Math.sqrt(from), 1 / Math.sqrt(from));
   return float32([rank, from], values);
+}
+
+/**
+ * PiSSA's split of a weight: B = U (Σ/s)^½ and A = (Σ/s)^½ Vᵀ of its leading triplets, so that s B A is its best
+ * approximation. Meng et al., NeurIPS 2024, section 3. https://arxiv.org/abs/2404.02948
+ */
+export function principalPair(
+  module: string,
+  { base, seed }: Start,
+  rank: number,
+  scaling: number,
+): { readonly a: Tensor; readonly b: Tensor } {
+  const weight = base.get(`${module}.weight`);
+  if (!weight)
+    throw new RangeError(`lora: the base holds no ${module}.weight to start a principal pair from`);
+  const { u, singularValues, vt } = leadingSvd(
+    matrixOf(weight),
+    rank,
+    stream({ seed, purpose: `principal/${module}` }),
+  );
+  const roots = singularValues.map((sigma) => Math.sqrt(sigma / scaling));
+  if (roots.length < rank)
+    throw new RangeError(
+      `lora: ${module} is [${weight.shape}], so a principal pair has rank ${roots.length} at most; got ${rank}`,
+    );
+  return {
+    a: tensorOf({ ...vt, data: vt.data.map((x, i) => x * (roots[Math.floor(i / vt.cols)] ?? 0)) }),
+    b: tensorOf({ ...u, data: u.data.map((x, i) => x * (roots[i % u.cols] ?? 0)) }),
+  };
 }
 
 interface Module extends Candidate {

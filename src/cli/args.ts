@@ -91,13 +91,19 @@ function resolved(argv: readonly string[], own: readonly FlagSpec[], keys: reado
     const positive = flag.startsWith("no-") ? flag.slice(3) : flag;
     const key = flagPath(positive, keys);
     const boolean = key !== undefined && keys.some((known) => known.path === key && known.boolean);
-    if (own.some(({ name }) => name === flag)) args.push(arg);
+    const mine = own.find(({ name }) => name === flag || camelCase(name) === flag);
+    if (mine !== undefined) args.push(`--${mine.name}${assigned ?? ""}`);
     else if (boolean && assigned !== undefined) given.push([key, [assigned.slice(1)]]);
     else if (key !== undefined && (positive === flag || boolean))
       args.push(`--${positive === flag ? "" : "no-"}${key}${assigned ?? ""}`);
     else problems.push(`--${flag}: unknown flag; ${hint(flag, own, keys)}`);
   }
   return { args, given, problems };
+}
+
+/** Job keys are flags in their own spelling and with dashes; so are the flags of commands. */
+function camelCase(name: string): string {
+  return name.replace(/-(\w)/g, (_, letter: string) => letter.toUpperCase());
 }
 
 function hint(flag: string, own: readonly FlagSpec[], keys: readonly JobFlag[]): string {

@@ -131,7 +131,7 @@ export function packedExamples(
   if (open.length > 0)
     dropped.push({
       index: first,
-      reason: `the last ${open.length} tokens do not fill a block of ${blockLength}`,
+      reason: `the last tokens do not fill a block of ${blockLength}`,
     });
   if (examples.length === 0) throw noExamples("packedExamples", records.length, dropped);
   return { examples, sources, dropped, truncated: 0 };

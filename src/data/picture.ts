@@ -28,15 +28,11 @@ export function picture(
   );
   const sizeWidth = Math.max(String(total).length, "examples".length);
   const shown = labels === undefined ? [] : labelColumns(partition, labels, maxLabels);
+  const cellWidth = Math.max(shown.length, "labels".length);
   const line = (name: string, size: string, cells: string, bar: string): string =>
-    `${name.padEnd(nameWidth)}  ${size.padStart(sizeWidth)}  ${cells === "" ? "" : `${cells}  `}${bar}`.trimEnd();
+    `${name.padEnd(nameWidth)}  ${size.padStart(sizeWidth)}  ${cells === "" ? "" : `${cells.padEnd(cellWidth)}  `}${bar}`.trimEnd();
 
-  const head = line(
-    "client",
-    "examples",
-    shown.length === 0 ? "" : "labels".slice(0, shown.length).padEnd(shown.length),
-    "",
-  );
+  const head = line("client", "examples", shown.length === 0 ? "" : "labels", "");
   const body = [...partition].map(([name, indices]) => {
     const filled =
       largest === 0

@@ -107,12 +107,15 @@ export function applyChanges(offset: Params, changes: readonly BaseChange[]): Pa
             `applyChanges: factors of ${name} are [${left.shape}] and [${right.shape}], inner sizes differ`,
           );
         }
-        addProduct(target(name, [rows, columns], left), floatsOf(name, left), floatsOf(name, right), {
-          rows,
-          rank,
-          columns,
-          scale: change.scale,
-        });
+        const sum = target(name, [rows, columns], left);
+        const [l, r] = [floatsOf(name, left), floatsOf(name, right)];
+        const sizes = { rows, rank, columns, scale: change.scale };
+        const [left0, right0] = [change.known?.left.get(name), change.known?.right.get(name)];
+        if (left0 && right0) {
+          // L R - L0 R0 = (L - L0) R + L0 (R - R0), which is exactly 0 where nothing moved.
+          addProduct(sum, minus(l, floatsOf(name, left0)), r, sizes);
+          addProduct(sum, floatsOf(name, left0), minus(r, floatsOf(name, right0)), sizes);
+        } else addProduct(sum, l, r, sizes);
       }
     }
   }
@@ -133,9 +136,7 @@ export function effectiveWeight(weight: Tensor, offset: Tensor | undefined): Ten
 
 /** Number of scalars that some changes send. */
 export function countScalars(changes: readonly BaseChange[]): number {
-  return changes
-    .flatMap((change) => tensorsOf(change))
-    .reduce((sum, [, tensor]) => sum + tensor.data.length, 0);
+  return changes.flatMap((change) => sentOf(change)).reduce((sum, [, tensor]) => sum + tensor.data.length, 0);
 }
 
 function addProduct(
@@ -155,6 +156,10 @@ function addProduct(
     const at = i * columns;
     for (let j = 0; j < columns; j++) sum[at + j] = sum[at + j]! + scale * row[j]!;
   }
+}
+
+function minus(x: Float32Array | Float64Array, y: Float32Array | Float64Array): Float64Array {
+  return Float64Array.from(x, (value, i) => value - y[i]!);
 }
 
 /** Drops the oldest links while the newer ones alone already cost as much as a dense offset. */
@@ -192,20 +197,27 @@ function denseScalars(links: readonly BaseLink[], offset: Params = new Map()): n
   return [...sizes.values()].reduce((a, b) => a + b, 0);
 }
 
+/** All tensors of a change. */
 function tensorsOf(change: BaseChange): [string, Tensor][] {
-  const sets: [string, Params][] =
-    change.kind === "dense"
-      ? [["difference", change.difference]]
-      : [
-          ["left", change.left],
-          ["right", change.right],
-        ];
-  return sets.flatMap(([part, params]) =>
-    sortedNames(params).flatMap((name): [string, Tensor][] => {
-      const tensor = params.get(name);
-      return tensor ? [[`${part}/${name}`, tensor]] : [];
-    }),
-  );
+  const known = change.kind === "factors" ? change.known : undefined;
+  return [
+    ...sentOf(change),
+    ...(known ? [...entriesOf("known left", known.left), ...entriesOf("known right", known.right)] : []),
+  ];
+}
+
+/** The tensors of a change that clients cannot draw themselves. */
+function sentOf(change: BaseChange): [string, Tensor][] {
+  return change.kind === "dense"
+    ? entriesOf("difference", change.difference)
+    : [...entriesOf("left", change.left), ...entriesOf("right", change.right)];
+}
+
+function entriesOf(part: string, params: Params): [string, Tensor][] {
+  return sortedNames(params).flatMap((name): [string, Tensor][] => {
+    const tensor = params.get(name);
+    return tensor ? [[`${part}/${name}`, tensor]] : [];
+  });
 }
 
 /** A canonical JSON header, a line feed, then the tensors' little-endian bytes in the header's order. */

@@ -94,7 +94,7 @@ async function trained<State extends StateTree>(
     loss,
     ...(metrics && { metrics }),
     ...(kept.size > 0 && { memory: kept }),
-    ...(half.rule.optimizerState === "kept" && optimizer && { optimizer }),
+    ...((half.rule.optimizerState ?? "fresh") !== "fresh" && optimizer && { optimizer }),
   };
 }
 

@@ -1,3 +1,4 @@
+import { grown } from "./grown-map.ts";
 import type {
   AssignmentEnded,
   AssignmentLeased,
@@ -102,7 +103,7 @@ function apply(state: RunState, event: EventBody): RunState {
     case "assignment-leased":
       return withOpen(state, (open) => ({
         ...open,
-        leases: put(open.leases, event.client, event),
+        leases: grown(open.leases, event.client, event),
         bytesDown: open.bytesDown + event.bytes,
         exchanges: open.exchanges + 1,
       }));
@@ -112,14 +113,14 @@ function apply(state: RunState, event: EventBody): RunState {
         const elapsedMs = Math.max(open.elapsedMs, event.elapsedMs);
         const expired = (open.expired.get(event.client) ?? 0) + 1;
         return event.code === "lease-expired" && expired < MAX_LEASES
-          ? { ...open, leases, elapsedMs, expired: put(open.expired, event.client, expired) }
-          : { ...open, leases, elapsedMs, dropped: put(open.dropped, event.client, event) };
+          ? { ...open, leases, elapsedMs, expired: grown(open.expired, event.client, expired) }
+          : { ...open, leases, elapsedMs, dropped: grown(open.dropped, event.client, event) };
       });
     case "update-accepted":
       return withOpen(state, (open) => ({
         ...open,
         leases: without(open.leases, event.client),
-        accepted: put(open.accepted, event.client, event),
+        accepted: grown(open.accepted, event.client, event),
         bytesUp: open.bytesUp + event.bytes,
         exchanges: open.exchanges + 1,
         elapsedMs: Math.max(open.elapsedMs, event.elapsedMs),
@@ -128,7 +129,7 @@ function apply(state: RunState, event: EventBody): RunState {
       return withOpen(state, (open) => ({
         ...open,
         leases: without(open.leases, event.client),
-        dropped: put(open.dropped, event.client, event),
+        dropped: grown(open.dropped, event.client, event),
         bytesUp: open.bytesUp + event.bytes,
         exchanges: open.exchanges + 1,
         elapsedMs: Math.max(open.elapsedMs, event.elapsedMs),
@@ -173,7 +174,7 @@ function apply(state: RunState, event: EventBody): RunState {
     case "round-evaluated":
       return {
         ...state,
-        evaluations: put(state.evaluations, event.round, event),
+        evaluations: grown(state.evaluations, event.round, event),
         rounds: state.rounds.map((round) =>
           round.number === event.round ? { ...round, evaluation: event.metrics } : round,
         ),
@@ -272,6 +273,8 @@ function decideSubmit(state: RunState, submission: UpdateAccepted | UpdateReject
 
 /** The event, and the end of the round if it leaves nobody to wait for. */
 function closing(state: RunState, event: UpdateAccepted | UpdateRejected | AssignmentEnded): Decision {
+  // One event answers for one client at most.
+  if (state.open && !isLastBut(state.open, 1)) return { events: [event] };
   const { open } = reduce(state, [event]);
   if (!open) return { events: [event] };
   const { target } = open.opened;
@@ -305,6 +308,12 @@ function asked({ lastAsked, open }: RunState): ReadonlyMap<string, number> {
     next.set(client, open?.opened.round ?? 0);
   }
   return next;
+}
+
+/** Whether so many more answers could end the collection. */
+function isLastBut({ opened, accepted, dropped }: OpenRound, answers: number): boolean {
+  const { target, cohort } = opened;
+  return accepted.size + answers >= target || accepted.size + dropped.size + answers >= cohort.length;
 }
 
 /** Whether any client may still answer. */
@@ -351,12 +360,6 @@ function openFor(state: RunState, { round }: AssignmentRef): OpenRound | undefin
 
 function withOpen(state: RunState, change: (open: OpenRound) => OpenRound): RunState {
   return state.open ? { ...state, open: change(state.open) } : state;
-}
-
-function put<V>(map: ReadonlyMap<string, V>, key: string, value: V): ReadonlyMap<string, V>;
-function put<V>(map: ReadonlyMap<number, V>, key: number, value: V): ReadonlyMap<number, V>;
-function put<K, V>(map: ReadonlyMap<K, V>, key: K, value: V): ReadonlyMap<K, V> {
-  return new Map(map).set(key, value);
 }
 
 function without<V>(map: ReadonlyMap<string, V>, key: string): ReadonlyMap<string, V> {

@@ -9,21 +9,7 @@ const pattern = /^[0-9a-f]{64}$/;
 /** SHA-256 by WebCrypto, which takes its input whole, copies it before it returns and hashes on a thread of its own. */
 export async function webHash(pieces: readonly Uint8Array[]): Promise<Digest> {
   const [only] = pieces;
-  return subtle(pieces.length === 1 && only ? only : joined(pieces));
-}
-
-/** `webHash` that puts pieces together in one buffer, used again and again. */
-export function reusingHash(): Hash {
-  let buffer = new Uint8Array(0);
-  return (pieces) => {
-    const size = sizeOf(pieces);
-    if (buffer.length < size) buffer = new Uint8Array(size);
-    copyInto(buffer, pieces);
-    return subtle(buffer.subarray(0, size));
-  };
-}
-
-async function subtle(bytes: Uint8Array): Promise<Digest> {
+  const bytes = pieces.length === 1 && only ? only : joined(pieces);
   // WebCrypto refuses views of shared memory by type; nothing here is shared between threads.
   return hex(await globalThis.crypto.subtle.digest("SHA-256", bytes as Uint8Array<ArrayBuffer>));
 }
@@ -45,21 +31,13 @@ export function isDigest(text: string): boolean {
 
 /** The pieces one after the other. */
 export function joined(pieces: readonly Uint8Array[]): Uint8Array {
-  const bytes = new Uint8Array(sizeOf(pieces));
-  copyInto(bytes, pieces);
-  return bytes;
-}
-
-function sizeOf(pieces: readonly Uint8Array[]): number {
-  return pieces.reduce((sum, { length }) => sum + length, 0);
-}
-
-function copyInto(target: Uint8Array, pieces: readonly Uint8Array[]): void {
+  const bytes = new Uint8Array(pieces.reduce((sum, { length }) => sum + length, 0));
   let at = 0;
   for (const piece of pieces) {
-    target.set(piece, at);
+    bytes.set(piece, at);
     at += piece.length;
   }
+  return bytes;
 }
 
 function hex(buffer: ArrayBuffer): string {

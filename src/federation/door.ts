@@ -77,6 +77,8 @@ interface Lending<State extends StateTree> {
 /** A round that takes in updates. */
 interface Collection<State extends StateTree> extends Lending<State> {
   readonly fold: Fold<State>;
+  /** Place in the cohort from which the next client is looked for, counted on over its end. */
+  turn: number;
 }
 
 interface Prepared {
@@ -136,9 +138,7 @@ export function openDoor<State extends StateTree>({
     const { open } = ledger.state;
     if (!open || open.closed || open.opened !== current.opened) return undefined;
     const orphan = [...open.leases.keys()].find((client) => !current.inHand.has(client));
-    const client =
-      orphan ??
-      open.opened.cohort.find((candidate) => !current.inHand.has(candidate) && isWaiting(open, candidate));
+    const client = orphan ?? nextWaiting(current, open);
     if (client !== undefined) current.inHand.set(client, { id: "", seen: env.monotonic() });
     return client;
   }
@@ -185,10 +185,8 @@ export function openDoor<State extends StateTree>({
     const { opened, run, fold } = current;
     const { round, client } = ref;
     const known = clients.get(client);
-    const head = { run, round, client } as const;
-    const sealed = await sealUpdate({ kind: "update", ...head, parent: opened.state }, update, env.hash);
-    const submission = await sha256Text(`${run}|${round}|${client}|${ref.id}|${sealed.digest}`, env.hash);
     if (!known) {
+      const submission = await sha256Text(`${ref.id}|unknown`, env.hash);
       return {
         status: "rejected",
         submission,
@@ -208,6 +206,9 @@ export function openDoor<State extends StateTree>({
         ...(opened.fold.kind === "sum" && { bound: opened.fold.bound }),
       },
     );
+    const head = { run, round, client } as const;
+    const sealed = await sealUpdate({ kind: "update", ...head, parent: opened.state }, update, env.hash);
+    const submission = await sha256Text(`${run}|${round}|${client}|${ref.id}|${sealed.digest}`, env.hash);
     const bytes = offline(strategy) ? 0 : sealed.manifest.bytes;
     const common = { round, client, assignment: ref.id, submission, bytes, elapsedMs: current.elapsed() };
     if ("code" in verdict) {
@@ -361,7 +362,7 @@ export function openDoor<State extends StateTree>({
       const plan = first ? planOfUpload(unfolded, (await prepare(unfolded, first)).half) : [];
       const fold = foldFor(strategy, opened.fold, plan);
       for (const event of open.accepted.values()) await restore(fold, event);
-      const current: Collection<State> = { ...unfolded, fold };
+      const current: Collection<State> = { ...unfolded, fold, turn: 0 };
       collection = current;
       changed.ring();
       const stop = new AbortController();
@@ -399,6 +400,19 @@ export function openDoor<State extends StateTree>({
   }
 
   return door;
+}
+
+/** The next client of the cohort, in turn, that the round waits for and nobody works for. */
+function nextWaiting<State extends StateTree>(
+  current: Collection<State>,
+  open: OpenRound,
+): string | undefined {
+  const { cohort } = open.opened;
+  for (const _ of cohort) {
+    const client = cohort[current.turn++ % cohort.length];
+    if (client !== undefined && !current.inHand.has(client) && isWaiting(open, client)) return client;
+  }
+  return undefined;
 }
 
 function collecting({ open }: RunState, opened: OpenRound["opened"]): boolean {

@@ -3,7 +3,7 @@ import type { Params } from "../tensor/params.ts";
 import type { RoundOpened } from "./journal.ts";
 import { joinUpdate, splitUpdate } from "./manifest.ts";
 import type { PlanEntry } from "./plan.ts";
-import type { Aggregate, RoundContext, StateTree, Strategy, Update } from "./strategy.ts";
+import type { Aggregate, ClientRef, RoundContext, StateTree, Strategy, Update } from "./strategy.ts";
 
 /** Takes in the accepted updates of a round, in any order, and gives the next state. */
 export interface Fold<State extends StateTree> {
@@ -36,19 +36,19 @@ export function foldFor<State extends StateTree>(
     bound: how.bound,
     maxWeight: how.maxWeight,
   });
-  let first: Update | undefined;
+  let first: ClientRef | undefined;
   let numExamples = 0;
   let folded = 0;
   return {
     add: (update) => {
       sum.fold(joinUpdate(update), strategy.declares.uniformWeights ? 1 : update.numExamples);
-      if (!first || update.client.id < first.client.id) first = update;
+      if (!first || update.client.id < first.id) first = update.client;
       numExamples += update.numExamples;
       folded++;
     },
     finish: (state, context) => {
       const mean: Params = first ? sum.mean() : new Map();
-      const merged = first ? [{ client: first.client, numExamples, folded, ...splitUpdate(mean) }] : [];
+      const merged = first ? [{ client: first, numExamples, folded, ...splitUpdate(mean) }] : [];
       return strategy.aggregate(state, merged, context);
     },
   };

@@ -1,5 +1,5 @@
 import { TributaryError } from "../errors.ts";
-import type { Params } from "../tensor/params.ts";
+import { type Params, sortedNames } from "../tensor/params.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { StateTree } from "./strategy.ts";
 
@@ -25,10 +25,12 @@ export function packState(tree: StateTree): PackedState {
     if (isParams(node)) {
       const index = sets++;
       for (const [name, tensor] of node) params.set(`${index}/${name}`, tensor);
-      return { $params: index, names: [...node.keys()] };
+      // The order of a set says nothing: sets from memory and from the store must pack alike.
+      return { $params: index, names: sortedNames(node) };
     }
     if (isList(node)) return node.map(pack);
-    const entries = Object.entries(node);
+    // As sets, objects pack alike whatever the order of their keys.
+    const entries = Object.entries(node).sort(([a], [b]) => (a < b ? -1 : 1));
     const reserved = entries.find(([key]) => key.startsWith("$"));
     if (reserved) throw new TypeError(`packState: the key "${reserved[0]}" is reserved, use one without "$"`);
     return Object.fromEntries(entries.map(([key, child]) => [key, pack(child)]));

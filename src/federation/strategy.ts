@@ -1,3 +1,5 @@
+import type { Adapter } from "../adapters/adapter.ts";
+import type { LoraOptions } from "../adapters/lora.ts";
 import type { Value } from "../graph/value.ts";
 import type { Params } from "../tensor/params.ts";
 
@@ -31,7 +33,17 @@ export interface ClientRef {
  * or a dense difference. Never formed densely before somebody needs it so.
  */
 export type BaseChange =
-  | { readonly kind: "factors"; readonly left: Params; readonly right: Params; readonly scale: number }
+  | {
+      readonly kind: "factors";
+      readonly left: Params;
+      readonly right: Params;
+      readonly scale: number;
+      /**
+       * Factors, as large, whose product is taken out again: `W + scale * (left @ right - known.left @ known.right)`. Every
+       * client draws them from the seed, so they do not travel.
+       */
+      readonly known?: { readonly left: Params; readonly right: Params };
+    }
   | { readonly kind: "dense"; readonly difference: Params };
 
 /**
@@ -98,6 +110,10 @@ export interface Declarations {
   readonly isolated?: boolean;
   /** Works only with low-rank adapters: refused at the door for dense training. */
   readonly needsLowRank?: boolean;
+  /** Trains weights themselves: refused at the door for low-rank adapters. */
+  readonly needsDense?: boolean;
+  /** Needs an optimizer that projects gradients (`Optimizer.projection`). */
+  readonly needsProjection?: boolean;
 }
 
 /** What a client holds when a round begins. */
@@ -126,8 +142,11 @@ export interface LocalRule {
   trainable?(name: string, phase: number): boolean;
   /** Local training runs this many times in a row, `trainable` choosing what each run moves. Default: 1. */
   readonly phases?: number;
-  /** Whether moments, step count and projectors survive the round. Default: "fresh". */
-  readonly optimizerState?: "fresh" | "kept";
+  /**
+   * How much of the optimizer survives the round: nothing, the projectors of GaLore and the count that their refresh goes
+   * by, or moments and counts too. Default: "fresh".
+   */
+  readonly optimizerState?: "fresh" | "projectors" | "kept";
   /** A scalar added to the task loss, in graph ops. `received` holds this round's start values. */
   penalty?(params: Values, received: Values): Value;
   /** Changes each gradient before clipping and the optimizer see it. `extra` and `memory` are graph inputs. */
@@ -151,6 +170,8 @@ export interface Strategy<State extends StateTree = StateTree> {
   /** Paper: authors, venue, section or algorithm, link. */
   readonly paper: string;
   readonly declares: Declarations;
+  /** The adapters that the method trains where LoRA is asked for, on the same modules. Default: LoRA itself. */
+  adapters?(options: LoraOptions): readonly Adapter[];
   /** Server state before round 1. `initial` is drawn at the largest rank of the run. */
   init(initial: Params, clients: readonly ClientRef[]): State;
   /** Server to client, at the start of a round. */

@@ -8,17 +8,18 @@ import { input, type Value } from "../graph/value.ts";
 import { modelInputs, type TaskModel, taskLoss } from "../models/task.ts";
 import type { WeightSpec } from "../nn/scope.ts";
 import type { Optimizer } from "../optim/optimizer.ts";
-import { add, type Params } from "../tensor/params.ts";
+import { add, type Params, sortedNames } from "../tensor/params.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import { resumeOptimizer, suspendOptimizer } from "../train/optimizer-state.ts";
 import type { Pool } from "../train/pool.node.ts";
-import { encode, feedNames, initialState, traceStep } from "../train/step.ts";
+import { encode, feedNames, traceStep } from "../train/step.ts";
 import { applyChanges, type BaseChain, offsetOf } from "./base-chain.ts";
 import type { ClientTrainer, TrainingResult, TrainingTask, TrainOptions } from "./client.ts";
 import type { BaseChange, ClientRef } from "./strategy.ts";
 
 /** How a client trains in a round. */
 export interface LocalOptions {
-  /** The optimizer of a client that has taken `stepsBefore` steps in earlier rounds, of `stepsInRun` over the run. */
+  /** The optimizer of a client in a round. */
   readonly optimizer: (horizon: Horizon) => Optimizer;
   /** Passes over the client's examples, or a number of steps. */
   readonly length: { readonly epochs: number } | { readonly steps: number };
@@ -116,9 +117,9 @@ export function localTrainer({
     segments && model.model.reads.includes("token_type_ids") ? (["token_type_ids"] as const) : [];
   let held = { version: "", changed: new Map() as Params };
 
-  /** Loss and named inputs of the model with the adapters of a rank. */
-  const trace = (rank: number) => {
-    const scope = adaptedScope(base, attach(rank));
+  /** Loss and named inputs of the model with the adapters of a rank; `params` may hold more than they start with. */
+  const trace = (rank: number, params: Params) => {
+    const scope = adaptedScope(base, attach(rank), specs(params));
     const loss = taskLoss(model, scope, modelInputs(model.model, { optional }));
     return { scope, loss };
   };
@@ -169,9 +170,10 @@ export function localTrainer({
     const phases = half.rule.phases ?? 1;
     const personal = half.personalBase.length > 0 ? changedWeights(chain, half.personalBase) : new Map();
     let params = half.start.params;
-    let optimizerState: Params =
-      half.rule.optimizerState === "kept" ? (task.optimizer ?? new Map()) : new Map();
-    const stepsBefore = optimizerState.size > 0 ? (round - 1) * groups.length : 0;
+    const memory = half.rule.optimizerState ?? "fresh";
+    let optimizerState: Params = memory === "fresh" ? new Map() : (task.optimizer ?? new Map());
+    let stepsInRun = 0;
+    let learningRate = Number.NaN;
     let [lossSum, normSum, labels] = [0, 0, 0];
     for (let phase = 0; phase < phases; phase++) {
       const trainable = new Map([...params].filter(([name]) => half.rule.trainable?.(name, phase) ?? true));
@@ -180,18 +182,25 @@ export function localTrainer({
           `client ${client}: the rule of the strategy trains none of ${params.size} parameters`,
         );
       const graphs = register(task, ref, phase, trainable, optimizer);
-      const fresh = initialState(optimizer, specs(trainable));
-      const state = new Map(
-        [...fresh].map(([name, value]) => [name, optimizerState.get(name) ?? value] as const),
-      );
+      const resumed = resumeOptimizer(optimizer, specs(trainable), optimizerState);
+      const { stepsBefore } = resumed;
+      stepsInRun = resumed.stepsInRun;
+      learningRate = optimizer.scalars(stepsBefore + 1).learningRate ?? Number.NaN;
       const outcome = await pool.train(
         {
           graphs,
           start: trainable,
-          optimizerState: state,
+          optimizerState: resumed.state,
           feeds: taskFeeds(task, params, trainable, personal),
           steps: groups,
           scalars: groups.map((_, i) => optimizer.scalars(stepsBefore + i + 1)),
+          ...(optimizer.projection && {
+            refresh: {
+              ...optimizer.projection,
+              stepsBefore: stepsInRun,
+              key: { seed: context.seed, round, client },
+            },
+          }),
         },
         {
           signal: options.signal,
@@ -214,10 +223,10 @@ export function localTrainer({
     const steps = phases * groups.length;
     return {
       params,
-      optimizer: optimizerState,
+      optimizer: suspendOptimizer(optimizerState, stepsInRun + groups.length, memory),
       numExamples: rows.length,
       steps,
-      learningRate: optimizer.scalars(stepsBefore + 1).learningRate ?? Number.NaN,
+      learningRate,
       loss: lossSum / steps,
       metrics: { gradientNorm: normSum / steps, labels, steps },
     };
@@ -232,10 +241,13 @@ export function localTrainer({
     optimizer: Optimizer,
   ): string {
     const { half } = task;
-    const key = JSON.stringify(["train", task.payload.stage ?? "", ref.rank, phase, optimizer.name]);
+    const { params } = half.start;
+    const stage = task.payload.stage ?? "";
+    const key = JSON.stringify(["train", stage, ref.rank, phase, optimizer.name, layoutOf(params)]);
     if (registered.has(key)) return key;
-    const { scope, loss } = trace(ref.rank);
-    const values = new Map([...trainable.keys()].map((name) => [name, scope.get(name)] as const));
+    const { scope, loss } = trace(ref.rank, params);
+    // In order of name: the graph, and so its rounding, is the same for parameters from memory and from the store.
+    const values = new Map(sortedNames(trainable).map((name) => [name, scope.get(name)] as const));
     pool.register(
       key,
       traceStep({
@@ -271,9 +283,9 @@ export function localTrainer({
     { batchSize, signal, onProgress },
   ) => {
     synchronize(chain);
-    const key = JSON.stringify(["evaluate", rank]);
+    const key = JSON.stringify(["evaluate", rank, layoutOf(params)]);
     if (!registered.has(key)) {
-      pool.register(key, encode(evaluationOutputs(model, trace(rank).loss)));
+      pool.register(key, encode(evaluationOutputs(model, trace(rank, params).loss)));
       registered.add(key);
     }
     const feeds = new Map([
@@ -304,6 +316,10 @@ export function localTrainer({
 }
 
 const specs = (params: Params): ReadonlyMap<string, WeightSpec> => params;
+
+/** Names and shapes, which decide the graph. */
+const layoutOf = (params: Params): readonly string[] =>
+  sortedNames(params).map((name) => `${name} ${params.get(name)?.shape.join("x")}`);
 
 function sum(weight: Tensor, difference: Tensor): Tensor {
   const name = "weight";

@@ -6,7 +6,7 @@ import type { ByteSource, Folder } from "./byte-source.ts";
 /** A source over a file, which is opened for each read and so never left open. */
 export async function fileSource(path: string): Promise<ByteSource> {
   const { size } = await stat(path).catch((cause: unknown) => {
-    throw new TributaryError("file-missing", `${path}: no such file, or it cannot be read`, { cause });
+    throw new TributaryError("missing-file", `${path}: no such file, or it cannot be read`, { cause });
   });
   return {
     size,
@@ -24,12 +24,24 @@ export async function fileSource(path: string): Promise<ByteSource> {
 /** The regular files of a folder, not of its subfolders, in order of their names. */
 export async function openFolder(path: string): Promise<Folder> {
   const entries = await readdir(path, { withFileTypes: true }).catch((cause: unknown) => {
-    throw new TributaryError("file-missing", `${path}: no such folder, or it cannot be read`, { cause });
+    throw new TributaryError("missing-file", `${path}: no such folder, or it cannot be read`, { cause });
   });
   const names = entries.filter((entry) => !entry.isDirectory()).map((entry) => entry.name);
   const folder = new Map<string, ByteSource>();
   for (const name of names.sort()) folder.set(name, await fileSource(join(path, name)));
   return folder;
+}
+
+/** Names under which `writeFileAtomic` writes before it renames: process and time of the start of writing. */
+const temporaries = /\.tmp-\d+-[\d.]+$/;
+
+/** Deletes what killed processes left half written in a folder; a folder that is not there has nothing. */
+export async function removeTemporaries(path: string): Promise<void> {
+  const names = await readdir(path).catch((error: unknown): string[] => {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return [];
+    throw error;
+  });
+  for (const name of names) if (temporaries.test(name)) await rm(join(path, name), { force: true });
 }
 
 /**

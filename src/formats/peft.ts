@@ -67,7 +67,7 @@ export async function readPeftAdapter(folder: Folder): Promise<PeftAdapter> {
     const hint = folder.has("adapter_model.bin")
       ? "; adapter_model.bin is a pickle, save it again as safetensors"
       : "";
-    throw new TributaryError("file-missing", `the adapter folder has no ${absent}${hint}`);
+    throw new TributaryError("missing-file", `the adapter folder has no ${absent}${hint}`);
   }
   const config = parseLoraConfig(parseJsonObject(await readAll(configFile), CONFIG));
   const stored = parseSafetensors(await readAll(weightsFile), WEIGHTS).params;

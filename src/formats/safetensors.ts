@@ -106,7 +106,7 @@ export async function openCheckpoint(folder: Folder, stem = "model"): Promise<Te
   const index = folder.get(indexName);
   if (index === undefined) {
     throw new TributaryError(
-      "file-missing",
+      "missing-file",
       `no ${stem}.safetensors and no ${indexName}; the folder holds ${listNames([...folder.keys()]) || "no files"}`,
     );
   }
@@ -116,7 +116,7 @@ export async function openCheckpoint(folder: Folder, stem = "model"): Promise<Te
     const source = folder.get(shard);
     if (source === undefined) {
       throw new TributaryError(
-        "file-missing",
+        "missing-file",
         `${indexName} lists ${quote(shard)}, which the folder does not hold`,
       );
     }

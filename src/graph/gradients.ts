@@ -153,6 +153,7 @@ const rules: { readonly [K in OpType]: Rule<K> | typeof NO_GRADIENT } = {
   Erf: unary((g, x) => mul(g, mul(exp(neg(mul(x, x))), 2 / Math.sqrt(Math.PI)))),
   Abs: unary((g, x) => mul(g, sign(x))),
   Sign: NO_GRADIENT,
+  Identity: NO_GRADIENT, // that is what it is for
   Relu: unary((g, x) => where(lessOrEqual(x, 0), 0, g)),
   Sin: unary((g, x) => mul(g, cos(x))),
   Cos: unary((g, x) => neg(mul(g, sin(x)))),

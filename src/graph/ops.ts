@@ -11,7 +11,7 @@ import {
   sameShape,
   timesDim,
 } from "./shape.ts";
-import { applyOp, constant, type OpType, type Value } from "./value.ts";
+import { applyOp, constant, type Value } from "./value.ts";
 
 /** A number where a tensor is expected takes the tensor's dtype. */
 export type Operand = Value | number;
@@ -27,6 +27,7 @@ type Elementwise =
   | "Erf"
   | "Abs"
   | "Sign"
+  | "Identity"
   | "Relu"
   | "Sin"
   | "Cos";
@@ -89,6 +90,8 @@ export const sigmoid = (x: Value): Value => elementwise("Sigmoid", x);
 export const erf = (x: Value): Value => elementwise("Erf", x);
 export const abs = (x: Value): Value => elementwise("Abs", x);
 export const sign = (x: Value): Value => elementwise("Sign", x);
+/** `x`, taken as a constant: no gradient passes. */
+export const stopGradient = (x: Value): Value => elementwise("Identity", x);
 export const relu = (x: Value): Value => elementwise("Relu", x);
 export const sin = (x: Value): Value => elementwise("Sin", x);
 export const cos = (x: Value): Value => elementwise("Cos", x);
@@ -373,5 +376,3 @@ export function sumToShape(gradient: Value, shape: Shape): Value {
   const summed = reduceSum(gradient, { axes, keepDims: true });
   return reshape(summed, shape);
 }
-
-export type { OpType };

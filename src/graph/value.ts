@@ -25,6 +25,7 @@ export interface OpAttributes {
   Erf: None;
   Abs: None;
   Sign: None;
+  Identity: None;
   Relu: None;
   Sin: None;
   Cos: None;

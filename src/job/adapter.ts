@@ -2,6 +2,7 @@ import { type AttachedAdapter, adapterBase, startParams } from "../adapters/adap
 import { denseSubset } from "../adapters/dense-subset.ts";
 import { lora, loraScaling } from "../adapters/lora.ts";
 import { TributaryError } from "../errors.ts";
+import type { Strategy } from "../federation/strategy.ts";
 import type { LoraConfigFile, PeftAdapter } from "../formats/peft.ts";
 import type { LoadedModel } from "../models/load.ts";
 import type { TaskModel } from "../models/task.ts";
@@ -21,8 +22,12 @@ export interface JobAdapter {
   config(rank: number, baseModel: string): LoraConfigFile | undefined;
 }
 
-/** The adapter that a job describes. */
-export function jobAdapter(job: AdapterJob, taskModel: TaskModel): JobAdapter {
+/** The adapter that a job describes, in the form that its strategy trains. */
+export function jobAdapter(
+  job: AdapterJob,
+  taskModel: TaskModel,
+  { adapters = (options) => [lora(options)] }: Pick<Strategy, "adapters"> = {},
+): JobAdapter {
   const base = adapterBase(taskModel);
   if (job.kind === "dense") {
     const target = targetOf(job.target);
@@ -41,11 +46,10 @@ export function jobAdapter(job: AdapterJob, taskModel: TaskModel): JobAdapter {
   return {
     text: `LoRA of rank ${largest}, alpha ${job.alpha}${job.rsLora ? " (rsLoRA)" : ""}, on ${spelled(target)}${whole}`,
     rank: largest,
-    attach: (rank) => [
-      lora({ rank, alpha: job.alpha, target, rsLora: job.rsLora, init: job.init, modulesToSave }).attach(
-        base,
-      ),
-    ],
+    attach: (rank) => {
+      const { alpha, rsLora, init } = job;
+      return adapters({ rank, alpha, target, rsLora, init, modulesToSave }).map((one) => one.attach(base));
+    },
     scaling: (rank) => loraScaling(rank, job.alpha, job.rsLora),
     config: (rank, baseModel) => loraConfig(job, { rank, baseModel, modulesToSave, target }, taskModel),
   };

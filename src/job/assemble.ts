@@ -4,19 +4,27 @@ import { TributaryError } from "../errors.ts";
 import type { FederatedClient } from "../federation/door.ts";
 import type { Committed } from "../federation/federate.ts";
 import type { Strategy } from "../federation/strategy.ts";
-import { type LocalTrainer, localTrainer } from "../federation/trainer.ts";
+import { type Evaluation, type LocalTrainer, localTrainer } from "../federation/trainer.ts";
 import { openFolder } from "../formats/files.node.ts";
 import { readPeftAdapter } from "../formats/peft.ts";
+import { meanSquaredError, pearson, spearman } from "../metrics/correlation.ts";
 import type { LoadedModel } from "../models/load.ts";
 import type { Params } from "../tensor/params.ts";
 import { openPool, type Pool, type PoolPlan, planPool } from "../train/pool.node.ts";
 import { initialParams, type JobAdapter, jobAdapter, rankOfClient } from "./adapter.ts";
-import { type JobData, readJobRecords, type Silo, spread, tokenizeRecords } from "./data.ts";
+import {
+  evaluatedRecords,
+  type JobData,
+  readJobRecords,
+  type Silo,
+  spread,
+  tokenizeRecords,
+} from "./data.ts";
 import type { RunHeader } from "./events.ts";
 import type { Job } from "./job.ts";
 import { localOptions } from "./local.ts";
 import { loadJobModel, modelDigest, numLabelsOf } from "./model.node.ts";
-import { strategyOf } from "./strategies.ts";
+import { jobStrategy } from "./updates.ts";
 
 /** The parts of a job, loaded and fitted to each other; nothing is running yet. */
 export interface Assembly {
@@ -42,7 +50,7 @@ export interface Assembly {
  * TributaryError.
  */
 export async function assemble(job: Job & { readonly out: string }): Promise<Assembly> {
-  const strategy = strategyOf(job.strategy);
+  const strategy = jobStrategy(job);
   const { model, tokenizer } = await loadJobModel(job);
   const { vocabularySize } = tokenizer;
   if (vocabularySize > model.config.vocabSize) {
@@ -55,7 +63,7 @@ export async function assemble(job: Job & { readonly out: string }): Promise<Ass
   const maxLength = Math.min(job.data.maxLength, positions);
   const data = tokenizeRecords(
     { ...job, data: { ...job.data, maxLength } },
-    await readJobRecords(job),
+    evaluatedRecords(job, await readJobRecords(job)),
     tokenizer,
   );
   const heldOut = spread(
@@ -63,7 +71,7 @@ export async function assemble(job: Job & { readonly out: string }): Promise<Ass
     job.evaluation.maxExamples,
   );
   const silos = strategy.declares.centralized === true ? [pooled(data.silos)] : data.silos;
-  const adapter = atTheDoor("adapter", () => jobAdapter(job.adapter, model));
+  const adapter = atTheDoor("adapter", () => jobAdapter(job.adapter, model, strategy));
   const clients = silos.map(({ name, examples }, i): FederatedClient => {
     const rank = rankOfClient(job.adapter, name, i);
     return { id: name, rank, scaling: adapter.scaling(rank), numExamples: examples.length };
@@ -81,9 +89,10 @@ export async function assemble(job: Job & { readonly out: string }): Promise<Ass
     workers: job.workers === "auto" ? undefined : job.workers,
     threads: job.threads === "auto" ? undefined : job.threads,
   });
+  const fresh = model.initialized.filter((name) => from?.params.has(name) !== true);
   const notes = [
     ...data.notes,
-    ...(model.initialized.length > 0 ? [`fresh in the model: ${model.initialized.join(", ")}`] : []),
+    ...(fresh.length > 0 ? [`fresh in the model: ${fresh.join(", ")}`] : []),
     ...(maxLength < job.data.maxLength
       ? [`data.maxLength ${job.data.maxLength} is cut to the ${positions} positions of the model`]
       : []),
@@ -171,28 +180,41 @@ export async function measure(
       heldOut,
       { batchSize, signal },
     );
-    return measurements(found, task);
+    return measurements(found, task, heldOut);
   }
   const all: Record<string, number>[] = [];
   for (const client of clients) {
     const { start, personalBase } = await state.personal(client);
     const model = { params: start.params, chain: state.chain, rank: client.rank, personalBase };
-    all.push(measurements(await trainer.evaluate(model, heldOut, { batchSize, signal }), task));
+    all.push(measurements(await trainer.evaluate(model, heldOut, { batchSize, signal }), task, heldOut));
   }
   const mean = (name: string): number =>
     all.reduce((sum, one) => sum + (one[name] ?? Number.NaN), 0) / all.length;
-  return Object.fromEntries(Object.keys(all[0] ?? {}).map((name) => [name, mean(name)]));
+  const names = Object.keys(all[0] ?? {}).filter((name) => all.every((one) => one[name] !== undefined));
+  return Object.fromEntries(names.map((name) => [name, mean(name)]));
 }
 
-/** Measurements by their names in records. */
+/** Measurements of some examples by their names in records; a correlation that is not defined is absent. */
 export function measurements(
-  { loss, accuracy }: { readonly loss: number; readonly accuracy?: number },
+  { loss, accuracy, predictions }: Pick<Evaluation, "loss" | "accuracy" | "predictions">,
   task: Job["task"],
+  examples: readonly Example[],
 ): Record<string, number> {
   return {
     loss,
     ...(task === "causal-lm" ? { perplexity: Math.exp(loss) } : {}),
     ...(accuracy === undefined ? {} : { accuracy }),
+    ...(task === "regression" && predictions !== undefined ? agreement(predictions, examples) : {}),
+  };
+}
+
+function agreement(predictions: readonly number[], examples: readonly Example[]): Record<string, number> {
+  const targets = examples.map(({ label = Number.NaN }) => label);
+  const [linear, ranked] = [pearson(predictions, targets), spearman(predictions, targets)];
+  return {
+    ...(linear === undefined ? {} : { pearson: linear }),
+    ...(ranked === undefined ? {} : { spearman: ranked }),
+    mse: meanSquaredError(predictions, targets),
   };
 }
 

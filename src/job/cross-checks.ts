@@ -1,6 +1,9 @@
+import { TributaryError } from "../errors.ts";
+import { assertBufferable } from "../wrappers/buffered.ts";
 import type { DataJob, Job } from "./job.ts";
 import { described, type Problem } from "./problem.ts";
 import { strategyOf } from "./strategies.ts";
+import { jobStrategy } from "./updates.ts";
 
 /** What is wrong between the keys of a job; a section that is absent is not looked at. */
 export function crossProblems(job: Partial<Job>): Problem[] {
@@ -10,6 +13,7 @@ export function crossProblems(job: Partial<Job>): Problem[] {
     ...dataProblems(job),
     ...partitionProblems(job),
     ...strategyProblems(job),
+    ...updateProblems(job),
     ...taskProblems(job),
   ];
 }
@@ -76,8 +80,10 @@ function dataProblems({ data, evaluation }: Partial<Job>): Problem[] {
     });
   }
   const split = evaluation?.split;
-  if (split !== undefined && field === undefined && !isHeldOut(data, split)) {
-    const other = split === "validation" ? "test" : "validation";
+  const other = split === "validation" ? "test" : "validation";
+  // Whoever holds nothing out wants no measurement; the default split is then no wish.
+  const unmeasured = split === "validation" && !isHeldOut(data, other);
+  if (split !== undefined && field === undefined && !unmeasured && !isHeldOut(data, split)) {
     problems.push({
       path: "evaluation.split",
       got: split,
@@ -116,16 +122,41 @@ function partitionProblems({ partition, data, task }: Partial<Job>): Problem[] {
   return problems;
 }
 
-function strategyProblems({ strategy, adapter }: Partial<Job>): Problem[] {
+function strategyProblems({ strategy, adapter, local }: Partial<Job>): Problem[] {
   if (strategy === undefined || adapter === undefined) return [];
-  const { declares } = strategyOf(strategy);
+  const { declares, adapters } = strategyOf(strategy);
   const problems: Problem[] = [];
+  if (declares.needsDense === true && adapter.kind !== "dense") {
+    problems.push({
+      path: "adapter.kind",
+      got: adapter.kind,
+      expected: `dense for the strategy ${strategy.name}, which trains weights themselves`,
+      next: "write dense with a target such as up_proj",
+    });
+  }
+  const optimizer = local?.optimizer;
+  if (declares.needsProjection === true && optimizer !== undefined && !("gap" in optimizer)) {
+    problems.push({
+      path: "local.optimizer.name",
+      got: optimizer.name,
+      expected: `an optimizer that projects gradients, for the strategy ${strategy.name}`,
+      next: "write galore-adamw",
+    });
+  }
   if (declares.needsLowRank === true && adapter.kind === "dense") {
     problems.push({
       path: "adapter.kind",
       got: "dense",
       expected: `lora for the strategy ${strategy.name}`,
       next: "write lora, or take the strategy fedavg",
+    });
+  }
+  if (adapters !== undefined && adapter.kind === "lora" && adapter.from !== undefined) {
+    problems.push({
+      path: "adapter.from",
+      got: "an adapter to start from",
+      expected: `none for the strategy ${strategy.name}, which has a start of its own`,
+      next: "remove adapter.from, or take the strategy fedit",
     });
   }
   if (adapter.kind === "lora" && unequal(adapter.ranks, adapter.rank) && declares.unequalRanks !== true) {
@@ -137,6 +168,46 @@ function strategyProblems({ strategy, adapter }: Partial<Job>): Problem[] {
     });
   }
   return problems;
+}
+
+function updateProblems({ strategy, updates }: Partial<Job>): Problem[] {
+  if (strategy === undefined || updates === undefined) return [];
+  const { packing, late } = updates;
+  const problems: Problem[] = [];
+  if (late !== undefined) {
+    const reason = refusal(() => assertBufferable(strategyOf(strategy)));
+    if (reason !== undefined) {
+      problems.push({
+        path: "updates.late",
+        got: `late updates for the strategy ${strategy.name}`,
+        expected: `rounds that wait, since ${reason}`,
+        next: "remove updates.late, or take a strategy such as fedavg, fedprox, fedit, ffa-lora or fedadam",
+      });
+    }
+  }
+  if (packing.kind !== "none" && packing.errorFeedback) {
+    const reason = refusal(() => jobStrategy({ strategy, updates: { packing, precision: "float32" } }));
+    if (reason !== undefined) {
+      problems.push({
+        path: "updates.packing.errorFeedback",
+        got: "true",
+        expected: `false for the strategy ${strategy.name}: ${reason}`,
+        next: "write updates.packing.errorFeedback: false",
+      });
+    }
+  }
+  return problems;
+}
+
+/** Why something is refused, after the name of who refuses. */
+function refusal(attempt: () => unknown): string | undefined {
+  try {
+    attempt();
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof RangeError || error instanceof TributaryError)) throw error;
+    return error.message.replace(/^[^:]*: (?:[^:]*: )?/, "").replace(/;.*$/, "");
+  }
 }
 
 function unequal(

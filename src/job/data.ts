@@ -8,6 +8,7 @@ import {
   regressionExamples,
 } from "../data/examples.ts";
 import { readRecords } from "../data/files.node.ts";
+import { contiguous } from "../data/partition/contiguous.ts";
 import { dirichlet } from "../data/partition/dirichlet.ts";
 import { iid } from "../data/partition/iid.ts";
 import { natural } from "../data/partition/natural.ts";
@@ -80,22 +81,23 @@ export async function readJobRecords({
         );
   const cut =
     data.splits.field === undefined ? heldOut(own, data, seed) : { train: own, validation: [], test: [] };
+  const train = new Map([...cut.train].map(([name, own]) => [name, spread(own, data.perSilo)] as const));
   const pick = (part: Part): DataRecord[] => records.filter((_, i) => parts[i] === part);
   const at = (indices: readonly number[]): DataRecord[] => indices.map((i) => records[i] ?? {});
   const labels =
     labelField === undefined || task !== "sequence-classification"
       ? undefined
-      : records.map((record) => labelOf(record, labelField));
+      : records.map((record) => classOf(labelOf(record, labelField), data.classes));
   return {
     records,
-    partition: cut.train,
+    partition: train,
     validation: [
       ...pick("validation"),
       ...at(cut.validation),
       ...(await fileOf(data.splits.validation, data, notes)),
     ],
     test: [...pick("test"), ...at(cut.test), ...(await fileOf(data.splits.test, data, notes))],
-    picture: picture(cut.train, labels === undefined ? {} : { labels }),
+    picture: picture(train, labels === undefined ? {} : { labels }),
     notes,
   };
 }
@@ -110,13 +112,13 @@ export function tokenizeRecords(
   const encode = encoder(job, tokenizer, read.records[0]);
   const notes = [...read.notes];
   const silos: Silo[] = [];
-  const all: Prepared[] = [];
+  const prepared: PreparedPart[] = [];
   let lastError: unknown;
   for (const [name, indices] of read.partition) {
     try {
-      const prepared = encode(indices.map((i) => read.records[i] ?? {}));
-      all.push(prepared);
-      silos.push({ name, examples: prepared.examples });
+      const made = encode(indices.map((i) => read.records[i] ?? {}));
+      prepared.push({ ...made, part: "training" });
+      silos.push({ name, examples: made.examples });
     } catch (error) {
       if (!(error instanceof TributaryError && error.code === "no-examples")) throw error;
       notes.push(`silo ${name} is left out: ${error.message}`);
@@ -127,20 +129,27 @@ export function tokenizeRecords(
     throw (
       lastError ?? new TributaryError("no-examples", "data: no silo holds a record; look at the partition")
     );
-  notes.push(...notesOf("training data", all, data.maxLength));
-  const heldOutExamples = (name: string, records: readonly DataRecord[]): readonly Example[] => {
+  const heldOutExamples = (part: string, records: readonly DataRecord[]): readonly Example[] => {
     if (records.length === 0) return [];
-    const prepared = encode(records);
-    notes.push(...notesOf(name, [prepared], data.maxLength));
-    return prepared.examples;
+    const made = encode(records);
+    prepared.push({ ...made, part });
+    return made.examples;
   };
-  return {
-    silos,
-    validation: heldOutExamples("validation", read.validation),
-    test: heldOutExamples("test", read.test),
-    picture: read.picture,
-    notes,
-  };
+  const validation = heldOutExamples("validation", read.validation);
+  const test = heldOutExamples("test", read.test);
+  notes.push(...notesOf(prepared, data.maxLength));
+  return { silos, validation, test, picture: read.picture, notes };
+}
+
+/** The records of which a run makes use: of what is held out, those that it evaluates. */
+export function evaluatedRecords(
+  { data, evaluation: { split, maxExamples } }: Pick<Job, "data" | "evaluation">,
+  read: JobRecords,
+): JobRecords {
+  const held = read[split];
+  // Packed blocks run across records: which of them are evaluated shows only after packing.
+  const kept = data.pack ? held : spread(held, maxExamples);
+  return { ...read, validation: [], test: [], [split]: kept };
 }
 
 /** Makes examples from records as the task wants them. */
@@ -270,6 +279,13 @@ function labelOf(record: DataRecord, field: string): Label {
   return typeof value === "number" ? value : String(value);
 }
 
+/** The name of a class that a record gives by its number. */
+function classOf(label: Label, classes: DataJob["classes"]): Label {
+  const number = Number(label);
+  const numbered = typeof classes === "object" && label !== "" && Number.isInteger(number);
+  return numbered ? (classes[number] ?? label) : label;
+}
+
 function divide(
   records: readonly DataRecord[],
   partition: Job["partition"],
@@ -284,6 +300,8 @@ function divide(
       return new Map();
     case "iid":
       return iid(records.length, { ...partition, seed });
+    case "contiguous":
+      return contiguous(records.length, partition);
     case "linear":
       return linear(records.length, { ...partition, seed });
     case "square":
@@ -348,17 +366,26 @@ function textFields({ fields }: DataJob, first: DataRecord = {}): { text: string
   };
 }
 
-/** What tokenizing left out or cut, as lines. */
-function notesOf(name: string, prepared: readonly Prepared[], maxLength: number): string[] {
-  const dropped = droppedReasons(prepared.flatMap((part) => part.dropped));
-  const sum = (value: (part: Prepared) => number): number =>
-    prepared.reduce((total, part) => total + value(part), 0);
-  const truncated = sum((part) => part.truncated);
-  const examples = sum((part) => part.examples.length);
+type PreparedPart = Prepared & { readonly part: string };
+
+/** What tokenizing left out or cut, a line for each reason. */
+function notesOf(prepared: readonly PreparedPart[], maxLength: number): string[] {
+  const parts = [...new Set(prepared.map(({ part }) => part))];
+  const sum = (part: string, value: (one: Prepared) => number): number =>
+    prepared.reduce((total, one) => total + (one.part === part ? value(one) : 0), 0);
+  const counted = (numberIn: (part: string) => number | string): string =>
+    parts.flatMap((part) => (numberIn(part) === 0 ? [] : [`${numberIn(part)} ${part}`])).join(", ");
+  const reasons = droppedReasons(prepared.flatMap(({ dropped }) => dropped));
+  const cut = counted((part) => {
+    const truncated = sum(part, (one) => one.truncated);
+    return truncated === 0 ? 0 : `${truncated} of ${sum(part, ({ examples }) => examples.length)}`;
+  });
   return [
-    ...[...dropped].map(([reason, number]) => `${name}: ${number} left out: ${reason}`),
-    ...(truncated === 0
-      ? []
-      : [`${name}: ${truncated} of ${examples} examples are cut to ${maxLength} tokens`]),
+    ...[...reasons.keys()].map((reason) => {
+      const numberIn = (part: string): number =>
+        sum(part, ({ dropped }) => dropped.filter((one) => one.reason === reason).length);
+      return `left out: ${counted(numberIn)}: ${reason}`;
+    }),
+    ...(cut === "" ? [] : [`cut to ${maxLength} tokens: ${cut} examples`]),
   ];
 }

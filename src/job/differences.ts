@@ -11,12 +11,13 @@ export interface Difference {
   readonly now: unknown;
 }
 
-/** The keys in which two resolved jobs differ, apart from those that do not touch the result. */
+/** The keys in which a resolved job differs from the one before it, apart from those that do not touch the result and from more rounds. */
 export function jobDifferences(before: Job, now: Job): Difference[] {
   const [old, next] = [leaves(before), leaves(now)];
   return [...new Set([...old.keys(), ...next.keys()])]
     .filter((path) => !free.some((key) => path === key || path.startsWith(`${key}.`)))
     .filter((path) => !Object.is(old.get(path), next.get(path)))
+    .filter((path) => path !== "rounds" || now.rounds < before.rounds)
     .map((path) => ({ path, before: old.get(path), now: next.get(path) }));
 }
 
@@ -29,17 +30,20 @@ export function refuseOtherJob(folder: string, before: Job, now: Job): void {
     differences.map(({ path, before: old, now: value }) => ({
       path,
       got: described(value),
-      expected: `${described(old)} as in the run in ${folder}`,
+      expected: `${described(old)}${path === "rounds" ? " or more" : ""} as in the run in ${folder}`,
       next,
     })),
   );
 }
 
-/** The keys of a job that decide its result, by path; paths of files are left to digests of their content. */
+/**
+ * The keys of a job that decide the result of each round, by path; paths of files are left to digests of their content.
+ * The number of rounds is not one of them.
+ */
 export function resultKeys(job: Job): Readonly<Record<string, string>> {
-  const files = [...free, "model", "data.path", "data.splits", "adapter.from"];
+  const others = [...free, "rounds", "model", "data.path", "data.splits", "adapter.from"];
   const kept = [...leaves(job)].filter(
-    ([path]) => !files.some((key) => path === key || path.startsWith(`${key}.`)),
+    ([path]) => !others.some((key) => path === key || path.startsWith(`${key}.`)),
   );
   return Object.fromEntries(kept.map(([path, value]) => [path, String(value)]));
 }

@@ -66,8 +66,8 @@ export async function evaluateRun(
     );
     return {
       examples: heldOut.length,
-      base: measurements(before, job.task),
-      tuned: measurements(after, job.task),
+      base: measurements(before, job.task, heldOut),
+      tuned: measurements(after, job.task, heldOut),
     };
   } finally {
     await pool.close();

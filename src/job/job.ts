@@ -38,13 +38,15 @@ export interface DataJob {
   };
   /** Most records read from the front of the data; all where absent. */
   readonly limit?: number;
+  /** Most training records of a silo, spread evenly; all where absent. */
+  readonly perSilo?: number;
   readonly dropMalformed: boolean;
 }
 
 export type PartitionJob =
   | { readonly kind: "natural"; readonly field: string; readonly minExamples: number }
   | { readonly kind: "files" }
-  | { readonly kind: "iid" | "linear" | "square" | "exponential"; readonly clients: number }
+  | { readonly kind: "iid" | "contiguous" | "linear" | "square" | "exponential"; readonly clients: number }
   | {
       readonly kind: "dirichlet";
       readonly clients: number;
@@ -113,7 +115,26 @@ export type OptimizerJob =
       readonly betas: readonly [number, number];
       readonly epsilon: number;
       readonly weightDecay: number;
-    };
+    }
+  | (GaloreJob & {
+      readonly name: "galore-adamw";
+      readonly betas: readonly [number, number];
+      readonly epsilon: number;
+    })
+  | (GaloreJob & { readonly name: "galore-sgd" });
+
+/** An optimizer that steps in a subspace of the gradients. */
+export interface GaloreJob {
+  readonly learningRate: number;
+  readonly rank: number;
+  readonly gap: number;
+  readonly scale: number;
+  readonly side: "std" | "reverse-std" | "left" | "right" | "full";
+  readonly decomposition: "auto" | "exact" | "randomized";
+  /** Suffixes of the names of the projected weights or a regular expression; every matrix where absent. */
+  readonly target?: string | readonly string[];
+  readonly weightDecay: number;
+}
 
 export interface LocalJob {
   readonly optimizer: OptimizerJob;
@@ -130,6 +151,29 @@ export interface LocalJob {
   readonly clipNorm?: number;
 }
 
+/** What happens to updates between a client and the strategy. */
+export interface UpdatesJob {
+  /** Largest norm of a client's change; none where absent. */
+  readonly clip?: number;
+  readonly packing:
+    | { readonly kind: "none" }
+    | {
+        readonly kind: "quantized";
+        readonly bits: 8 | 4;
+        readonly block: number;
+        readonly errorFeedback: boolean;
+      }
+    | { readonly kind: "sparse"; readonly share: number; readonly errorFeedback: boolean };
+  /** Type of the parameters and changes on the wire. */
+  readonly precision: "float32" | "float16" | "bfloat16";
+  /** Buffered rounds, whose clients may be late; rounds that wait where absent. */
+  readonly late?: {
+    readonly maxStaleness: number;
+    readonly serverLearningRate: number;
+    readonly divideBy: "updates" | "weights";
+  };
+}
+
 /** One federated run, as a file or an object; what `checkJob` returns has every default filled in. */
 export interface Job {
   readonly schema: 1;
@@ -142,6 +186,7 @@ export interface Job {
   readonly adapter: AdapterJob;
   readonly strategy: StrategyJob;
   readonly local: LocalJob;
+  readonly updates: UpdatesJob;
   readonly rounds: number;
   /** Share of the clients in a round. */
   readonly participation: number;

@@ -72,6 +72,7 @@ const pathKeys: readonly string[] = [
   "data.path",
   "data.splits.validation",
   "data.splits.test",
+  "adapter.from",
   "out",
 ];
 

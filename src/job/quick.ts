@@ -10,6 +10,7 @@ export function quickJob<J extends Job & { readonly out: string }>(job: J): J {
     rounds: most(job.rounds, 2),
     participation: 1,
     clientsPerRound: most(job.clientsPerRound, 4),
+    data: { ...job.data, perSilo: most(job.data.perSilo, 64) },
     local: { ...local, steps: most(local.steps, 4), batchSize: most(local.batchSize, 8), accumulate: 1 },
     evaluation: { ...job.evaluation, every: 0, maxExamples: most(job.evaluation.maxExamples, 32) },
     out: `${job.out}-quick`,

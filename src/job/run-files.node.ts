@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { TributaryError } from "../errors.ts";
 import type { FederatedClient } from "../federation/door.ts";
 import type { Round } from "../federation/round.ts";
-import { fileSource, openFolder, writeFileAtomic } from "../formats/files.node.ts";
+import { fileSource, openFolder, removeTemporaries, writeFileAtomic } from "../formats/files.node.ts";
 import { type PeftAdapter, readPeftAdapter, writePeftAdapter } from "../formats/peft.ts";
 import { openSafetensors, readTensors, writeSafetensors } from "../formats/safetensors.ts";
 import { lockRun } from "../storage/run-lock.ts";
@@ -37,7 +37,7 @@ export async function isRunFolder(folder: string): Promise<boolean> {
 }
 
 /**
- * Makes the folder of a run ready and returns the job that it goes on with, the number of threads settled. Throws JobError
+ * Looks into the folder of a run and returns the job that it goes on with, the number of threads settled. Throws JobError
  * where the folder holds a run of another job, TributaryError `folder-in-use` where it holds other files.
  */
 export async function prepareRunFolder<J extends Job>(
@@ -50,16 +50,27 @@ export async function prepareRunFolder<J extends Job>(
   const before = await readResolvedJob(folder);
   if (before === undefined) {
     await refuseForeignFiles(folder);
-    const settled = { ...job, threads: job.threads === "auto" ? threads : job.threads };
-    await writeFileAtomic(
-      join(folder, resolvedJobName),
-      new TextEncoder().encode(resolvedJobText(settled, folder)),
-    );
-    return settled;
+    return { ...job, threads: job.threads === "auto" ? threads : job.threads };
   }
   const settled = { ...job, threads: job.threads === "auto" ? before.threads : job.threads };
   refuseOtherJob(folder, before, settled);
   return settled;
+}
+
+/** Writes the job that a run goes on with, where it is not there yet; the caller holds the run's lock. */
+export async function keepJob(folder: string, job: Job): Promise<void> {
+  const before = await readResolvedJob(folder);
+  if (before !== undefined) refuseOtherJob(folder, before, job);
+  const path = join(folder, resolvedJobName);
+  const text = resolvedJobText(job, folder);
+  if (before !== undefined && (await readFile(path, "utf8")) === text) return;
+  await writeFileAtomic(path, new TextEncoder().encode(text));
+}
+
+/** Deletes what killed processes left half written beside the files of a run; the caller holds its lock. */
+export async function sweepRunFolder(folder: string): Promise<void> {
+  await removeTemporaries(folder);
+  await removeTemporaries(join(folder, runFiles.adapter));
 }
 
 /** The adapter of the last committed round, in PEFT's layout, written file by file. */

@@ -2,9 +2,11 @@ import { offsetOf } from "../federation/base-chain.ts";
 import { sha256Text } from "../federation/digest.ts";
 import type { RunEvent } from "../federation/events.ts";
 import { type Committed, federate } from "../federation/federate.ts";
+import { loraModules } from "../federation/low-rank.ts";
 import { VERSIONS } from "../federation/manifest.ts";
 import type { Round } from "../federation/round.ts";
 import type { Json } from "../federation/state.ts";
+import { nodeEnv } from "../storage/node-env.ts";
 import { openRunFolder } from "../storage/run-folder.ts";
 import { withOffset } from "./adapter.ts";
 import { type Assembly, assemble, measure, openTraining } from "./assemble.ts";
@@ -13,10 +15,12 @@ import type { JobEvent, RunSummary } from "./events.ts";
 import type { Job } from "./job.ts";
 import { modelCard } from "./model-card.ts";
 import {
+  keepJob,
   prepareRunFolder,
   type RunManifest,
   readTrained,
   runFiles,
+  sweepRunFolder,
   type Trained,
   writeAdapter,
   writeJson,
@@ -51,6 +55,8 @@ export async function runJob(
   const rounds = new Map<number, Round>();
   const evaluations = new Map<number, Readonly<Record<string, number>>>();
   try {
+    await sweepRunFolder(folder);
+    await keepJob(folder, job);
     onEvent({ type: "started", header: { ...assembly.header, threads: plan.threads } });
     const { pool, trainer } = await openTraining(job, { ...assembly, plan });
     try {
@@ -91,6 +97,7 @@ export async function runJob(
         ...(job.deadline === undefined ? {} : { deadlineMs: 1000 * job.deadline }),
         concurrency: plan.workers,
         store,
+        env: nodeEnv(),
         ...(signal === undefined ? {} : { signal }),
         onEvent: note,
         async evaluate(state, stop) {
@@ -105,10 +112,18 @@ export async function runJob(
       }
       await writeRounds(folder, inOrder(rounds));
       const final = last === undefined ? undefined : { params: last.global(), offset: offsetOf(last.chain) };
-      const after = await sample(assembly, job, final ?? (await readTrained(folder)), signal);
+      const trained = final ?? (await readTrained(folder));
+      const after = await sample(assembly, job, trained, signal);
       if (after !== undefined)
         onEvent({ type: "sample", when: "after", prompt: job.generate?.prompt ?? "", text: after });
-      const summary = summaryOf(job, assembly, { rounds: inOrder(rounds), evaluations, before, after });
+      const adapted = loraModules(trained.params).length > 0;
+      const summary = summaryOf(job, assembly, {
+        rounds: inOrder(rounds),
+        evaluations,
+        before,
+        after,
+        adapted,
+      });
       await writeJson(folder, runFiles.summary, summary);
       onEvent({ type: "finished", summary });
       return summary;
@@ -146,7 +161,9 @@ async function writeTrained(
   if (strategy.declares.personal === true) return;
   const params = state.global();
   const config = adapter.config(adapter.rank, job.model);
-  if (config === undefined) await writeParams(folder, runFiles.trained, params);
+  // Methods that train whole weights where LoRA is asked for have no adapter to write.
+  if (config === undefined || loraModules(params).length === 0)
+    await writeParams(folder, runFiles.trained, params);
   else await writeAdapter(folder, { config, params }, modelCard(job, strategy, state.round));
   if (strategy.declares.changesBase === true)
     await writeParams(folder, runFiles.offset, offsetOf(state.chain));
@@ -175,16 +192,18 @@ function summaryOf(
     evaluations,
     before,
     after,
+    adapted,
   }: {
     readonly rounds: readonly Round[];
     readonly evaluations: ReadonlyMap<number, Readonly<Record<string, number>>>;
     readonly before: string | undefined;
     readonly after: string | undefined;
+    readonly adapted: boolean;
   },
 ): RunSummary {
   const sum = (value: (round: Round) => number): number =>
     rounds.reduce((total, round) => total + value(round), 0);
-  const lora = job.adapter.kind === "lora" && strategy.declares.personal !== true;
+  const lora = adapted && job.adapter.kind === "lora" && strategy.declares.personal !== true;
   return {
     folder: job.out,
     task: job.task,

@@ -57,8 +57,11 @@ const data = z.strictObject({
       field: field.exactOptional().describe("The field that says train, validation or test for each record."),
     })
     .default({ validation: 0.1 })
-    .describe("What is held out of training."),
+    .describe("What is held out of training; validation: 0 holds nothing out, and nothing is measured."),
   limit: whole(1).exactOptional().describe("Most records, from the front of the data. Default: all."),
+  perSilo: whole(1)
+    .exactOptional()
+    .describe("Most training records of a silo, spread evenly over its own. Default: all."),
   dropMalformed: z
     .boolean()
     .default(false)
@@ -75,6 +78,9 @@ const partition = z.discriminatedUnion("kind", [
     .describe("One silo for each value of a field."),
   z.strictObject({ kind: z.literal("files") }).describe("One silo for each path of the data."),
   z.strictObject({ kind: z.literal("iid"), clients }).describe("Shuffled into equal parts."),
+  z
+    .strictObject({ kind: z.literal("contiguous"), clients })
+    .describe("Cut into equal parts in the order of the data."),
   z
     .strictObject({
       kind: z.literal("dirichlet"),
@@ -172,6 +178,24 @@ const adamOptions = {
   epsilon: z.number().positive().default(1e-8).describe("Added to the root of the second moment."),
 };
 
+const galoreOptions = {
+  rank: whole(1).default(8).describe("Dimension of the subspace."),
+  gap: whole(1).default(200).describe("Steps between two refreshes of the subspace."),
+  scale: z.number().positive().default(0.25).describe("Factor of the step that is projected back."),
+  side: z
+    .enum(["std", "reverse-std", "left", "right", "full"])
+    .default("std")
+    .describe("Singular vectors that project: those of the smaller side, of the larger, or of one or both."),
+  decomposition: z
+    .enum(["auto", "exact", "randomized"])
+    .default("auto")
+    .describe("How they are found; auto: exact up to 512 rows or columns."),
+  target: oneOrMore
+    .exactOptional()
+    .describe("Ends of the names of the projected weights, or a regular expression. Default: every matrix."),
+  weightDecay: z.number().min(0).default(0).describe("Decay of the weights, after the step."),
+};
+
 const local = z.strictObject({
   optimizer: z
     .discriminatedUnion("name", [
@@ -200,8 +224,23 @@ const local = z.strictObject({
           .describe("Share of the previous direction that is kept."),
         weightDecay: z.number().min(0).default(0).describe("L2 penalty, added to the gradient."),
       }),
+      z
+        .strictObject({
+          name: z.literal("galore-adamw"),
+          ...adamOptions,
+          epsilon: z
+            .number()
+            .positive()
+            .default(1e-6)
+            .describe("Added to the root of the second moment before its correction."),
+          ...galoreOptions,
+        })
+        .describe("GaLore: AdamW in a subspace of the gradient of each matrix."),
+      z
+        .strictObject({ name: z.literal("galore-sgd"), learningRate, ...galoreOptions })
+        .describe("GaLore with gradient descent."),
     ])
-    .describe("The optimizer of the clients, new in each round."),
+    .describe("The optimizer of the clients; its state is new in each round unless the strategy keeps it."),
   schedule: z
     .strictObject({
       kind: z
@@ -230,6 +269,60 @@ const local = z.strictObject({
     .describe("Largest norm of a gradient. Default: not clipped."),
 });
 
+const errorFeedback = z
+  .boolean()
+  .default(true)
+  .describe("Whether a client adds what was lost to its next change.");
+
+const updates = z.strictObject({
+  clip: z
+    .number()
+    .positive()
+    .exactOptional()
+    .describe("Norm to which a client's change is shortened. Default: not clipped."),
+  packing: z
+    .discriminatedUnion("kind", [
+      z.strictObject({ kind: z.literal("none") }).describe("Every number as it is."),
+      z
+        .strictObject({
+          kind: z.literal("quantized"),
+          bits: z
+            .union([z.literal(8), z.literal(4)])
+            .default(8)
+            .describe("Bits of a number."),
+          block: whole(1).default(64).describe("Numbers that share a scale."),
+          errorFeedback,
+        })
+        .describe("Changes as whole numbers of a few bits."),
+      z
+        .strictObject({
+          kind: z.literal("sparse"),
+          share: share.gt(0).default(0.05).describe("Share of the numbers of each tensor that is sent."),
+          errorFeedback,
+        })
+        .describe("The largest changes alone."),
+    ])
+    .default({ kind: "none" })
+    .describe("How changes are written to the wire."),
+  precision: z
+    .enum(["float32", "float16", "bfloat16"])
+    .default("float32")
+    .describe("Type of parameters and changes on the wire."),
+  late: z
+    .strictObject({
+      maxStaleness: whole(0)
+        .default(2)
+        .describe("Aggregations that a client may be late; how many is drawn by the seed."),
+      serverLearningRate: z.number().positive().default(1).describe("Factor of the mean change."),
+      divideBy: z
+        .enum(["updates", "weights"])
+        .default("updates")
+        .describe("What the sum of the weighted changes is divided by."),
+    })
+    .exactOptional()
+    .describe("Buffered rounds: clients do not wait for each other. Default: they do."),
+});
+
 const schema = z
   .strictObject({
     schema: z.literal(1).describe("Version of this format."),
@@ -250,6 +343,7 @@ const schema = z
       .discriminatedUnion("name", strategySchemas())
       .describe("The federated algorithm, with its options."),
     local: local.describe("How a client trains in a round."),
+    updates: updates.prefault({}).describe("What happens to updates between a client and the strategy."),
     rounds: whole(1).describe("Number of rounds."),
     participation: share.gt(0).default(1).describe("Share of the silos in a round."),
     clientsPerRound: whole(1).exactOptional().describe("Silos in a round, in place of a share."),

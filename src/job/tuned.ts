@@ -11,6 +11,7 @@ import type { Job } from "./job.ts";
 import { readResolvedJob } from "./load.node.ts";
 import { loadJobModel } from "./model.node.ts";
 import { isRunFolder, readTrained } from "./run-files.node.ts";
+import { strategyOf } from "./strategies.ts";
 
 /** A model that can be asked: a base with what was trained on it, or a base alone. */
 export interface TunedModel {
@@ -49,7 +50,7 @@ export async function openTuned(folder: string): Promise<TunedModel> {
     throw new TributaryError("missing-file", `${folder}: holds no job; give a run folder or a model folder`);
   const trained = await readTrained(folder);
   const { model, tokenizer } = await loadJobModel(job);
-  const adapter = jobAdapter(job.adapter, model);
+  const adapter = jobAdapter(job.adapter, model, strategyOf(job.strategy));
   return {
     model,
     tokenizer,

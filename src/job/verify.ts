@@ -19,7 +19,7 @@ import { openRunFolder } from "../storage/run-folder.ts";
 import type { Params } from "../tensor/params.ts";
 import type { PlacedJob } from "./run.ts";
 import { readManifest, readTrained } from "./run-files.node.ts";
-import { strategyOf } from "./strategies.ts";
+import { jobStrategy } from "./updates.ts";
 
 /** What replaying one round found. */
 export interface VerifiedRound {
@@ -49,7 +49,7 @@ export async function verifyRun(
 ): Promise<Verification> {
   const manifest = await readManifest(job.out);
   const clients = new Map(manifest.clients.map((client) => [client.id, client]));
-  const strategy = strategyOf(job.strategy);
+  const strategy = jobStrategy(job);
   const store = await openRunFolder(job.out);
   const rounds: VerifiedRound[] = [];
   let state: RunState = emptyRun;

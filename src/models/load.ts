@@ -83,7 +83,7 @@ async function readConfig(folder: Folder): Promise<Json> {
   const source = folder.get("config.json");
   if (!source) {
     throw new TributaryError(
-      "file-missing",
+      "missing-file",
       `model: there is no config.json among ${[...folder.keys()].join(", ") || "no files"}; expected a folder in Hugging Face layout`,
     );
   }

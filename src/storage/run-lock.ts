@@ -1,4 +1,4 @@
-import { linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { linkSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { TributaryError } from "../errors.ts";
 
@@ -27,6 +27,7 @@ export function lockRun(folder: string): RunLock {
     if (holder && alive(holder)) throw inUse(folder, holder);
     discard(folder, path);
   }
+  removeDrafts(folder);
   return { release: () => rmSync(path, { force: true }) };
 }
 
@@ -45,6 +46,14 @@ function discard(folder: string, path: string): void {
     throw inUse(folder, holder);
   }
   rmSync(moved, { force: true });
+}
+
+/** Deletes what processes that are gone left on their way to the lock. */
+function removeDrafts(folder: string): void {
+  for (const name of readdirSync(folder)) {
+    const pid = /^lock\.(?:new|stale)-(\d+)$/.exec(name)?.[1];
+    if (pid !== undefined && !exists(Number(pid))) rmSync(join(folder, name), { force: true });
+  }
 }
 
 function inUse(folder: string, { pid, since }: Holder): TributaryError {
@@ -84,12 +93,16 @@ function readHolder(path: string): Holder | undefined {
 }
 
 function alive({ pid, start }: Holder): boolean {
+  return exists(pid) && startOf(pid) === start;
+}
+
+/** Whether there is a process of this number, ours or another user's. */
+function exists(pid: number): boolean {
   try {
-    process.kill(pid, 0);
+    return process.kill(pid, 0);
   } catch (error) {
-    if (codeOf(error) !== "EPERM") return false;
+    return codeOf(error) === "EPERM";
   }
-  return startOf(pid) === start;
 }
 
 /** Start time of a process in ticks since boot, on systems with /proc: field 22, counted after the name in parentheses. */

@@ -2,17 +2,20 @@ import { measurements } from "../federation/deviation.ts";
 import {
   factorMatrix,
   isFactor,
-  isLoraA,
   likeTensor,
   loraModules,
   loraPair,
+  meanOfOthers,
+  productChange,
+  replaced,
+  restarted,
+  withoutProducts,
 } from "../federation/low-rank.ts";
-import type { BaseChange, RoundContext, StateTree, Strategy, Update } from "../federation/strategy.ts";
+import type { BaseChange, StateTree, Strategy, Update } from "../federation/strategy.ts";
 import { commonScaling, normalized, type Weighting, weightsOf } from "../federation/weights.ts";
 import { type LowRankTerm, productNormSquared, type Svd, svdOfSum, truncate } from "../tensor/linalg.ts";
 import { type Matrix, matmul, matrix } from "../tensor/matrix.ts";
-import { mapParams, type Params, select, weightedMean } from "../tensor/params.ts";
-import { stream } from "../tensor/random.ts";
+import { type Params, select, weightedMean } from "../tensor/params.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
 const paper = "Singhal et al., ACL 2025, https://arxiv.org/abs/2410.09432";
@@ -84,8 +87,11 @@ export function fedexLoraReinit({
     init: (initial) => ({ initial, others: select(initial, (name) => !isFactor(name)) }),
     broadcast: ({ others }) => ({ params: others }),
     local: {
-      start: ({ initial, received, context }) => ({
-        params: merged(restarted(initial, context), received.params),
+      start: ({ initial, received, context: { seed, round } }) => ({
+        params: replaced(
+          round === 1 ? initial : restarted(initial, { seed, round, purpose: "fedex-lora restart" }),
+          received.params,
+        ),
       }),
     },
     aggregate({ initial }, updates) {
@@ -99,7 +105,7 @@ export function fedexLoraReinit({
         ...intoBase("FedEx-LoRA", updates, corrections),
       };
     },
-    global: ({ initial, others }) => merged(initial, others),
+    global: ({ initial, others }) => replaced(initial, others),
   };
 }
 
@@ -138,7 +144,7 @@ export function fedexLoraKeepLocal({
     local: {
       remember: (_, initial) => select(initial, isFactor),
       start: ({ initial, memory, received }) => ({
-        params: merged(merged(initial, memory), received.params),
+        params: replaced(replaced(initial, memory), received.params),
       }),
       personalBase: ({ memory, client }) => [productChange(memory, -client.scaling)], // −s B_k A_k
       upload: ({ params }) => ({ params, memory: select(params, isFactor) }),
@@ -163,11 +169,7 @@ export function fedexLoraKeepLocal({
         ...intoBase("FedEx-LoRA", updates, corrections),
       };
     },
-    global: ({ initial, others }) =>
-      merged(
-        mapParams(initial, (x, name) => (isFactor(name) && !isLoraA(name) ? zerosOf(x) : x)),
-        others,
-      ),
+    global: ({ initial, others }) => replaced(withoutProducts(initial), others),
   };
 }
 
@@ -259,43 +261,6 @@ function scaledColumns({ u, singularValues }: Svd): Matrix {
   return scaled;
 }
 
-/** The product of every pair as a change of the base. */
-function productChange(pairs: Params, scale: number): BaseChange {
-  const modules = loraModules(pairs);
-  return {
-    kind: "factors",
-    left: new Map(modules.map((module) => [`${module}.weight`, loraPair(pairs, module).loraB])),
-    right: new Map(modules.map((module) => [`${module}.weight`, loraPair(pairs, module).loraA])),
-    scale,
-  };
-}
-
-/** B = 0 and A uniform in ±1/√in as at the start of PEFT's LoRA; in round 1 the start itself. */
-function restarted(initial: Params, { seed, round }: RoundContext): Params {
-  if (round === 1) return initial;
-  return mapParams(initial, (tensor, name) => {
-    if (!isFactor(name)) return tensor;
-    if (!isLoraA(name)) return zerosOf(tensor);
-    const [rank = 0, width = 0] = tensor.shape;
-    const a = matrix(rank, width);
-    const bound = 1 / Math.sqrt(width);
-    stream({ seed, round, purpose: `fedex-lora restart ${name}` }).fillUniform(a.data, -bound, bound);
-    return likeTensor(tensor, a);
-  });
-}
-
-function zerosOf(tensor: Tensor): Tensor {
-  const [rows = 0, cols = 0] = tensor.shape;
-  return likeTensor(tensor, matrix(rows, cols));
-}
-
-function meanOfOthers(updates: readonly Update[], weights: readonly number[]): Params {
-  return weightedMean(
-    updates.map(({ params }) => select(params, (name) => !isFactor(name))),
-    weights,
-  );
-}
-
 function term(coefficient: number, params: Params, module: string): LowRankTerm {
   const { loraA, loraB } = loraPair(params, module);
   return { coefficient, left: factorMatrix(loraB), right: factorMatrix(loraA) };
@@ -303,8 +268,4 @@ function term(coefficient: number, params: Params, module: string): LowRankTerm 
 
 function minus(x: Matrix, y: Matrix): Matrix {
   return { ...x, data: x.data.map((value, i) => value - y.data[i]!) };
-}
-
-function merged(params: Params, by: Params): Params {
-  return mapParams(params, (tensor, name) => by.get(name) ?? tensor);
 }

@@ -8,6 +8,7 @@ import {
   loraPair,
   pairEntries,
   prefix,
+  scaledB,
 } from "../federation/low-rank.ts";
 import type { ClientRef, StateTree, Strategy, Update } from "../federation/strategy.ts";
 import { normalized, type Weighting, weightsOf } from "../federation/weights.ts";
@@ -100,20 +101,11 @@ function heldBy(params: Params, rank: number, scaling: number): Params {
   return scaledB(prefix(params, rank), 1 / scaling);
 }
 
-function scaledB(params: Params, factor: number): Params {
-  const modules = new Set(loraModules(params).map((module) => `${module}.lora_B.weight`));
-  return mapParams(params, (tensor, name) => {
-    if (!modules.has(name)) return tensor;
-    const { rows, cols, data } = factorMatrix(tensor);
-    return likeTensor(tensor, { rows, cols, data: data.map((x) => factor * x) });
-  });
-}
-
 /**
  * B = UΣ and A = Vᵀ with the shapes of `like`. Where the decomposition has fewer components, the surplus columns of B
  * are 0 and the surplus rows of A complete an orthonormal set: were both 0, no gradient would ever reach them.
  */
-function leftHeavy({ u, singularValues, vt }: Svd, like: LoraPair): LoraPair {
+export function leftHeavy({ u, singularValues, vt }: Svd, like: LoraPair): LoraPair {
   const [rank = 0, width = 0] = like.loraA.shape;
   const kept = Math.min(rank, singularValues.length);
   const b = matrix(u.rows, rank);

@@ -82,7 +82,7 @@ export function exactSum({ shapes, bound, maxWeight, limbs }: ExactSumOptions): 
   let total = 0;
   let terms = 0;
 
-  function admit(weight: number, count: number): void {
+  function assertRoom(weight: number, count: number): void {
     if (total + weight > maxWeight) {
       throw new TributaryError(
         "weight-bound",
@@ -92,8 +92,6 @@ export function exactSum({ shapes, bound, maxWeight, limbs }: ExactSumOptions): 
     if (terms + count > MAX_TERMS) {
       throw new TributaryError("weight-bound", `exactSum: more than ${MAX_TERMS} terms`);
     }
-    total += weight;
-    terms += count;
   }
 
   return {
@@ -105,27 +103,23 @@ export function exactSum({ shapes, bound, maxWeight, limbs }: ExactSumOptions): 
         );
       }
       assertMatching("exactSum", layout, params);
-      const values = new Map<string, Float32Array>();
+      assertRoom(weight, 1);
+      const folded: { readonly entry: Entry; readonly data: Float32Array }[] = [];
       for (const [name, { data }] of params) {
         const entry = entries.get(name);
         if (entry === undefined || !(data instanceof Float32Array)) continue;
-        const at = firstBeyond(data, entry.bound);
-        if (at >= 0) {
-          throw new TributaryError(
-            "value-bound",
-            `exactSum: ${name}[${at}] is ${data[at]}, the bound is ${entry.bound}; clip the update or raise the bound`,
-          );
-        }
-        values.set(name, data);
+        const at = foldWithin(entry, data, weight);
+        folded.push({ entry, data: data.subarray(0, at) });
+        if (at === data.length) continue;
+        // Integers: adding the negative terms leaves no trace.
+        for (const part of folded) foldWithin(part.entry, part.data, -weight);
+        throw new TributaryError(
+          "value-bound",
+          `exactSum: ${name}[${at}] is ${data[at]}, the bound is ${entry.bound}; clip the update or raise the bound`,
+        );
       }
-      admit(weight, 1);
-      for (const [name, data] of values) {
-        const entry = entries.get(name);
-        if (entry === undefined) continue;
-        const factor = weight * 2 ** entry.exponent;
-        if (entry.low === undefined) foldOneLimb(entry.high, data, factor);
-        else foldTwoLimbs(entry.high, entry.low, data, factor);
-      }
+      total += weight;
+      terms++;
     },
     merge(partial) {
       for (const [name, entry] of entries) {
@@ -148,13 +142,15 @@ export function exactSum({ shapes, bound, maxWeight, limbs }: ExactSumOptions): 
           "exactSum: the partial sum has tensors that this sum has not",
         );
       }
-      admit(partial.weight, partial.terms);
+      assertRoom(partial.weight, partial.terms);
       for (const [name, entry] of entries) {
         const high = partial.high.get(name);
         const low = partial.low.get(name);
         if (high !== undefined) addInto(entry.high, high.data);
         if (low !== undefined && entry.low !== undefined) addInto(entry.low, low.data);
       }
+      total += partial.weight;
+      terms += partial.terms;
     },
     partial() {
       const high = new Map<string, Tensor<"float64">>();
@@ -207,30 +203,59 @@ export function ceilLog2(x: number): number {
   return exponent;
 }
 
-/** Index of the first value that is NaN or beyond the bound; -1 where there is none. */
-function firstBeyond(data: Float32Array, bound: number): number {
-  // Blocks without a branch on each value; a block that fails is searched.
-  for (let start = 0; start < data.length; start += 1024) {
-    const end = Math.min(start + 1024, data.length);
-    let within = 1;
-    for (let i = start; i < end; i++) within &= Number(Math.abs(data[i]!) <= bound);
-    if (within === 0) return data.findIndex((value) => !(Math.abs(value) <= bound));
+/** Adds `weight * data` up to the first value that is NaN or beyond the bound; gives how many values were added. */
+function foldWithin({ high, low, bound, exponent }: Entry, data: Float32Array, weight: number): number {
+  const factor = weight * 2 ** exponent;
+  return low === undefined
+    ? foldOneLimb({ high, data, factor, bound })
+    : foldTwoLimbs({ high, low, data, factor, bound });
+}
+
+interface Terms {
+  readonly high: Float64Array;
+  readonly data: Float32Array;
+  readonly factor: number;
+  readonly bound: number;
+}
+
+/** Four values at a time; where one of four breaks the bound, one at a time finds which. */
+function foldOneLimb(terms: Terms): number {
+  const { high, data, factor, bound } = terms;
+  for (let i = 0; i + 3 < data.length; i += 4) {
+    const a = data[i]!;
+    const b = data[i + 1]!;
+    const c = data[i + 2]!;
+    const d = data[i + 3]!;
+    if (!(Math.abs(a) <= bound && Math.abs(b) <= bound && Math.abs(c) <= bound && Math.abs(d) <= bound))
+      return foldSingly(terms, i);
+    high[i] = high[i]! + (a * factor + ROUNDER - ROUNDER);
+    high[i + 1] = high[i + 1]! + (b * factor + ROUNDER - ROUNDER);
+    high[i + 2] = high[i + 2]! + (c * factor + ROUNDER - ROUNDER);
+    high[i + 3] = high[i + 3]! + (d * factor + ROUNDER - ROUNDER);
   }
-  return -1;
+  return foldSingly(terms, data.length - (data.length % 4));
 }
 
-function foldOneLimb(high: Float64Array, data: Float32Array, factor: number): void {
-  for (let i = 0; i < data.length; i++) high[i] = high[i]! + (data[i]! * factor + ROUNDER - ROUNDER);
+function foldSingly({ high, data, factor, bound }: Terms, from: number): number {
+  for (let i = from; i < data.length; i++) {
+    const value = data[i]!;
+    if (!(Math.abs(value) <= bound)) return i;
+    high[i] = high[i]! + (value * factor + ROUNDER - ROUNDER);
+  }
+  return data.length;
 }
 
-function foldTwoLimbs(high: Float64Array, low: Float64Array, data: Float32Array, factor: number): void {
+function foldTwoLimbs({ high, low, data, factor, bound }: Terms & { readonly low: Float64Array }): number {
   const units = 2 ** LOW_EXPONENT;
   for (let i = 0; i < data.length; i++) {
-    const term = data[i]! * factor;
+    const value = data[i]!;
+    if (!(Math.abs(value) <= bound)) return i;
+    const term = value * factor;
     const whole = term + ROUNDER - ROUNDER;
     high[i] = high[i]! + whole;
     low[i] = low[i]! + ((term - whole) * units + ROUNDER - ROUNDER);
   }
+  return data.length;
 }
 
 function addInto(sum: Float64Array, values: Float64Array): void {

@@ -184,6 +184,16 @@ export function leadingSvd(
   options: RangeFinderOptions = {},
 ): Svd {
   if (Math.min(a.rows, a.cols) <= Math.max(512, rank)) return truncate(svd(a), rank);
+  return randomizedSvd(a, rank, random, options);
+}
+
+/** The leading components of a dense matrix inside the space of the range finder. */
+export function randomizedSvd(
+  a: Matrix,
+  rank: number,
+  random: RandomStream,
+  options: RangeFinderOptions = {},
+): Svd {
   const basis = rangeFinder(a, rank, random, options);
   const small = svd(matmul(basis, a, { transposeA: true }));
   return fixSigns(truncate({ ...small, u: matmul(basis, small.u) }, rank));

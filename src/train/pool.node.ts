@@ -120,18 +120,18 @@ export async function openPool({ base, plan, device = "cpu" }: OpenPoolOptions):
         } else if (reply.type === "failed" && reply.id === undefined) reject(failure(reply));
         else member.settle?.(reply);
       });
-      member.worker.on("error", (error: Error) => {
+      const lose = (error: Error): void => {
         reject(error);
-        member.fail?.(error);
-      });
-      member.worker.on("exit", (code) => {
-        if (closed) return;
-        const error = new TributaryError("worker-lost", `pool: a worker thread ended with code ${code}`);
-        reject(error);
-        member.fail?.(error);
+        // A member that is gone leaves the list first, so that no waiting task is given to it.
         const at = members.indexOf(member);
         if (at >= 0) members.splice(at, 1);
+        member.fail?.(error);
         if (members.length === 0) for (const pending of queue.splice(0)) pending.fail(error);
+      };
+      member.worker.on("error", lose);
+      member.worker.on("exit", (code) => {
+        if (closed) return;
+        lose(new TributaryError("worker-lost", `pool: a worker thread ended with code ${code}`));
       });
       post(member, { type: "open", base, device, threads: plan.threads });
     });
@@ -143,9 +143,17 @@ export async function openPool({ base, plan, device = "cpu" }: OpenPoolOptions):
   ): Promise<T> =>
     new Promise<T>((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason);
+      const leaveQueue = (): void => {
+        queue.splice(queue.indexOf(pending), 1);
+        reject(signal?.reason);
+      };
       const pending: Pending = {
-        fail: reject,
+        fail(error) {
+          signal?.removeEventListener("abort", leaveQueue);
+          reject(error);
+        },
         start(member) {
+          signal?.removeEventListener("abort", leaveQueue);
           const id = nextId++;
           const onAbort = (): void => post(member, { type: "abort", id });
           const done = (): void => {
@@ -174,16 +182,7 @@ export async function openPool({ base, plan, device = "cpu" }: OpenPoolOptions):
           post(member, request(id));
         },
       };
-      signal?.addEventListener(
-        "abort",
-        () => {
-          const at = queue.indexOf(pending);
-          if (at < 0) return;
-          queue.splice(at, 1);
-          reject(signal.reason);
-        },
-        { once: true },
-      );
+      signal?.addEventListener("abort", leaveQueue, { once: true });
       queue.push(pending);
       pump();
     });

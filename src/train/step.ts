@@ -51,6 +51,8 @@ export interface StepGraphs {
   readonly accumulate: Uint8Array<ArrayBuffer>;
   /** Steps along the sums; `count` is a feed. */
   readonly apply: Uint8Array<ArrayBuffer>;
+  /** The gradients that projectors are made of, from the sums and `count`; absent where the optimizer has none. */
+  readonly projected?: Uint8Array<ArrayBuffer>;
 }
 
 export const feedNames = {
@@ -67,7 +69,7 @@ export const feedNames = {
 export function initialState(optimizer: Optimizer, trainable: Specs): Params {
   const state = new Map<string, ReturnType<typeof tensor>>();
   for (const [name, { shape, dtype }] of trainable) {
-    for (const [kind, spec] of Object.entries(optimizer.state(shape))) {
+    for (const [kind, spec] of Object.entries(optimizer.state(shape, name))) {
       const data = allocate(dtype, sizeOf(spec.shape));
       if (data instanceof Float32Array || data instanceof Float64Array) data.fill(spec.fill);
       state.set(feedNames.state(kind, name), tensor(dtype, spec.shape, data));
@@ -76,17 +78,17 @@ export function initialState(optimizer: Optimizer, trainable: Specs): Params {
   return state;
 }
 
-/** The part of a step that follows the mean gradients. */
-function update(
-  { trainable, optimizer, clipNorm = 0, rule, extra = new Map(), memory = new Map() }: StepOptions,
-  means: Values,
-): Map<string, Value> {
+/** The mean gradients as the rule of the algorithm changes them. */
+function corrected({ rule, extra = new Map(), memory = new Map() }: StepOptions, means: Values): Values {
   const inputs = (specs: Specs, rename: (name: string) => string): Values =>
     new Map([...specs].map(([name, { dtype, shape }]) => [name, input(rename(name), dtype, shape)]));
-  const corrected =
-    rule?.correct?.(means, inputs(extra, feedNames.extra), inputs(memory, feedNames.memory)) ?? means;
+  return rule?.correct?.(means, inputs(extra, feedNames.extra), inputs(memory, feedNames.memory)) ?? means;
+}
+
+/** The part of a step that follows the corrected mean gradients. */
+function update({ trainable, optimizer, clipNorm = 0 }: StepOptions, directions: Values): Map<string, Value> {
   const groups = packs(trainable, optimizer.elementwise);
-  const raw = groups.map(({ names, join }) => join(names.map((name) => pick(corrected, name))));
+  const raw = groups.map(({ names, join }) => join(names.map((name) => pick(directions, name))));
   const norm = globalNorm(raw);
   const clipped = clipNorm > 0 ? clipByGlobalNorm(raw, norm, clipNorm) : raw;
   const outputs = new Map<string, Value>([["norm", norm]]);
@@ -96,11 +98,11 @@ function update(
     const gradient = clipped[i];
     const [first] = members;
     if (!gradient || !first) throw new Error(`step: no gradient for "${names.join(", ")}"`);
-    const kinds = Object.keys(optimizer.state(first.shape.map(Number)));
+    const kinds = Object.keys(optimizer.state(first.shape.map(Number), names[0]));
     const state = Object.fromEntries(
       kinds.map((kind) => {
         const parts = members.map(({ dtype, shape }, j) => {
-          const spec = optimizer.state(shape.map(Number))[kind];
+          const spec = optimizer.state(shape.map(Number), names[j])[kind];
           if (!spec) throw new Error(`step: ${optimizer.name} has no state "${kind}" of shape [${shape}]`);
           return input(feedNames.state(kind, names[j] ?? ""), dtype, spec.shape);
         });
@@ -144,8 +146,21 @@ function traceWhole(options: StepOptions): Map<string, Value> {
   const mean = div(loss.sum, loss.count);
   const penalty = rule?.penalty?.(trainable, receivedInputs(trainable));
   const means = gradients(penalty ? add(mean, penalty) : mean, [...trainable.values()]);
-  return new Map([["loss", loss.sum], ["count", loss.count], ...update(options, named(trainable, means))]);
+  const directions = corrected(options, named(trainable, means));
+  return new Map([["loss", loss.sum], ["count", loss.count], ...update(options, directions)]);
 }
+
+/** The gradients of the parameters that have projectors. Clipping scales them all, which no singular vector sees. */
+function projectedOutputs({ trainable, optimizer }: StepOptions, directions: Values): Map<string, Value> {
+  return new Map(
+    [...trainable]
+      .filter(([name, { shape }]) => hasProjector(optimizer.state(shape.map(Number), name)))
+      .map(([name]) => [feedNames.next(feedNames.gradient(name)), pick(directions, name)]),
+  );
+}
+
+const hasProjector = (state: Readonly<Record<string, unknown>>): boolean =>
+  state.leftProjector !== undefined || state.rightProjector !== undefined;
 
 /** The values at the start of the round, as graph inputs. */
 function receivedInputs(trainable: Values): Values {
@@ -189,10 +204,13 @@ export function traceStep(options: StepOptions): StepGraphs {
       return [name, ofPenalty ? add(data, pick(ofPenalty, name)) : data] as const;
     }),
   );
+  const directions = corrected(options, means);
+  const projected = projectedOutputs(options, directions);
   return {
     step: encode(traceWhole(options)),
     accumulate: encode(accumulate),
-    apply: encode(update(options, means)),
+    apply: encode(update(options, directions)),
+    ...(projected.size > 0 && { projected: encode(projected) }),
   };
 }
 

@@ -72,6 +72,7 @@ export function createWorkerHost({ post, loadBase }: WorkerHostOptions): (reques
     const found = graphs.get(name);
     if (!found) throw new Error(`worker: no graph is registered as "${name}"`);
     const bytes = found instanceof Uint8Array ? found : found[part === "forward" ? "step" : part];
+    if (!bytes) throw new Error(`worker: the graphs "${name}" have no part "${part}"`);
     const opened = runtime.openSession(bytes, options);
     sessions.set(key, opened);
     return opened;
@@ -90,6 +91,7 @@ export function createWorkerHost({ post, loadBase }: WorkerHostOptions): (reques
       step: await session(name, "step"),
       accumulate: () => session(name, "accumulate"),
       apply: () => session(name, "apply"),
+      projected: () => session(name, "projected"),
     };
     const outcome = await runLocal(
       compiled,

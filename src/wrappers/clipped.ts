@@ -1,6 +1,7 @@
 import { TributaryError } from "../errors.ts";
 import type { StateTree, Strategy } from "../federation/strategy.ts";
 import { addScaled, norm, select, sub } from "../tensor/params.ts";
+import { measuredFromSent } from "./measured.ts";
 
 /** Options of norm clipping. */
 export interface ClippedOptions {
@@ -24,8 +25,8 @@ export function clipped<State extends StateTree>(
     name: `${inner.name}, clipped to ${bound}`,
     declares: { ...inner.declares, weightedSum: false },
     aggregate(state, updates, context) {
+      if (bound === Number.POSITIVE_INFINITY) return inner.aggregate(state, updates, context);
       const within = updates.map((update) => {
-        if (bound === Number.POSITIVE_INFINITY) return update;
         const received = update.received ?? inner.broadcast(state, update.client, context).params;
         const unknown = [...update.params.keys()].find((name) => !received.has(name));
         if (unknown !== undefined) {
@@ -39,7 +40,8 @@ export function clipped<State extends StateTree>(
         const length = norm(delta);
         return length <= bound ? update : { ...update, params: addScaled(start, bound / length, delta) };
       });
-      return inner.aggregate(state, within, context);
+      const result = inner.aggregate(state, within, context);
+      return { ...result, measurements: measuredFromSent(inner, state, updates, result) };
     },
   };
 }

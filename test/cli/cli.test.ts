@@ -76,6 +76,11 @@ function interrupted(after: string | undefined, ...args: string[]): Promise<Outc
   });
 }
 
+/** The weights that a run has trained. */
+function adapter(run: string): Promise<Buffer> {
+  return readFile(join(folder, run, "adapter", "adapter_model.safetensors"));
+}
+
 /** A model folder whose weights file holds `bytes`. */
 async function broken(
   name: string,
@@ -99,7 +104,7 @@ describe("the command line", () => {
     expect(first.out).toContain("adapter: ");
     const again = await tributary("run", "job.yaml", "--out", "one");
     expect(again).toMatchObject({ code: 0, err: "" });
-    expect(again.out).toContain("has all its 2 rounds already; --fresh starts anew");
+    expect(again.out).toContain("has all its 2 rounds already; --rounds takes it further");
     const verified = await tributary("verify", "one", "--json");
     expect(verified.code).toBe(0);
     expect(JSON.parse(verified.out)).toMatchObject({
@@ -107,9 +112,10 @@ describe("the command line", () => {
       adapter: true,
       rounds: [{ round: 1 }, { round: 2 }],
     });
-    const other = await tributary("run", "job.yaml", "--out", "one", "--rounds", "3");
+    const other = await tributary("run", "job.yaml", "--out", "one", "--rounds", "1", "--rank", "3");
     expect(other).toMatchObject({ code: 2, out: "" });
-    expect(other.err).toContain("error: rounds: got 3, expected 2 as in the run in ");
+    expect(other.err).toContain("  rounds: got 1, expected 2 or more as in the run in ");
+    expect(other.err).toContain("  adapter.rank: got 3, expected 2 as in the run in ");
     const inspected = await tributary("inspect", "one");
     expect(inspected.out).toContain("rounds    2 of 2");
   }, 120_000);
@@ -124,9 +130,21 @@ describe("the command line", () => {
     const resumed = await tributary("run", "job.yaml", "--out", "parted");
     expect(resumed).toMatchObject({ code: 0, err: "" });
     expect(resumed.out).toContain("continuing run ");
-    const adapter = (run: string): Promise<Buffer> =>
-      readFile(join(folder, run, "adapter", "adapter_model.safetensors"));
     expect(await adapter("parted")).toEqual(await adapter("whole"));
+  }, 120_000);
+
+  it("takes a finished run further when its job asks for more rounds, to the bytes of a run that had them from the start", async () => {
+    expect((await tributary("run", "job.yaml", "--out", "longer", "--rounds", "1")).code).toBe(0);
+    const further = await tributary("run", "job.yaml", "--out", "longer", "--rounds", "3");
+    expect(further).toMatchObject({ code: 0, err: "" });
+    expect(further.out).toContain("continuing run ");
+    expect((await tributary("run", "longer")).out).toContain("has all its 3 rounds already");
+    expect((await tributary("run", "job.yaml", "--out", "three", "--rounds", "3")).code).toBe(0);
+    expect(await adapter("longer")).toEqual(await adapter("three"));
+    expect(JSON.parse((await tributary("verify", "longer", "--json")).out)).toMatchObject({
+      verified: true,
+      rounds: [{ round: 1 }, { round: 2 }, { round: 3 }],
+    });
   }, 120_000);
 
   it("ends a run whose losses are no numbers as a failure, names the clients, and keeps what it had", async () => {

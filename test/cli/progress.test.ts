@@ -113,7 +113,7 @@ function shown(list: readonly JobEvent[], live: boolean): string {
 
 describe("the header", () => {
   it("says what runs on what, for whom and why", () => {
-    expect(headerLines(header, plain)).toEqual([
+    expect(headerLines(header, { style: plain })).toEqual([
       "letters: 2 rounds, causal-lm",
       "  model       base (llama, 2.75 M parameters)",
       "  trains      LoRA of rank 4, alpha 8, on q_proj: 12,800 parameters, 0.47 % of the model",
@@ -126,9 +126,21 @@ describe("the header", () => {
       "  client  examples",
       "  north       1200",
       "  south        300",
-      "  note: 3 left out: no text",
+      "  note  3 left out: no text",
       "",
     ]);
+  });
+});
+
+describe("the header of a run below the working folder", () => {
+  it("shows short paths, and breaks long lines under their beginning", () => {
+    const long = { ...header, folder: "/home/ann/runs/letters", notes: ["a note that is too long for it"] };
+    const lines = headerLines(long, { style: plain, width: 30, cwd: "/home/ann" });
+    expect(lines).toContain("  run folder  runs/letters");
+    expect(lines.slice(-3)).toEqual(["  note  a note that is too", "        long for it", ""]);
+    expect(headerLines(long, { style: plain, cwd: "/home/ben" })).toContain(
+      "  run folder  /home/ann/runs/letters",
+    );
   });
 });
 
@@ -148,9 +160,23 @@ describe("the rounds", () => {
   it("are drawn in place on a terminal: a bar, who works, and the time left", () => {
     const text = shown(events.slice(0, 5), true);
     expect(text).toContain(
-      "  1/2  ███░░░░░░░░░░░░░░░░░░░░░ 0/2 clients, 2.0 s, 14 s left\n       north 25 %\n",
+      "  1/2  ██░░░░░░░░░░░░░░ 0/2 clients, 2.0 s, 14 s left, run 30 s\n       north 25 %\n",
     );
     expect(text).toContain("\u001b[2A\u001b[0J");
+  });
+
+  it("are preceded on a terminal by what goes on before them, and by nothing elsewhere", () => {
+    const written = (live: boolean): string => {
+      let text = "";
+      const write = (piece: string): void => {
+        text += piece;
+      };
+      const screen = { write, columns: 80, live, style: plain, program: "tributary", now: () => 1 };
+      openDisplay(screen).wait("reading the model and the data");
+      return text;
+    };
+    expect(written(true)).toBe("       reading the model and the data, 0.0 s\n");
+    expect(written(false)).toBe("");
   });
 
   it("never hold control characters where there is no terminal", () => {

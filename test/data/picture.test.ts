@@ -23,9 +23,9 @@ describe("picture", () => {
   it("shades each label by its share in the client", () => {
     const labels = ["a", "a", "a", "a", "a", "a", "b", "c", "c", "c"];
     const lines = picture(silos, { width: 4, labels }).split("\n");
-    expect(lines[0]).toBe("client      examples  lab");
-    expect(lines[1]).toBe("north              8  █░░  ████");
-    expect(lines[2]).toBe("south-east         2  ··█  █");
+    expect(lines[0]).toBe("client      examples  labels");
+    expect(lines[1]).toBe("north              8  █░░     ████");
+    expect(lines[2]).toBe("south-east         2  ··█     █");
     expect(lines.at(-1)).toMatch(/^labels: a, b, c \(share in the client: · none/);
   });
 

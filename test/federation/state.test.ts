@@ -36,6 +36,29 @@ describe("packState", () => {
     );
   });
 
+  it("gives the same JSON and tensors whatever the order of names and keys", () => {
+    const [x, y] = [1, 2].map(
+      (value): Tensor => ({ dtype: "float32", shape: [1], data: Float32Array.of(value) }),
+    );
+    if (!x || !y) throw new Error("two tensors");
+    const one = packState({
+      adapter: new Map([
+        ["a", x],
+        ["b", y],
+      ]),
+      before: new Map([["c", x]]),
+    });
+    const other = packState({
+      before: new Map([["c", x]]),
+      adapter: new Map([
+        ["b", y],
+        ["a", x],
+      ]),
+    });
+    expect(other).toEqual(one);
+    expect(JSON.stringify(other.json)).toBe(JSON.stringify(one.json));
+  });
+
   it("keeps NaN, infinities and -0, which JSON has not", () => {
     const numbers = [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, -0];
     const restored = unpackState(JSON.parse(JSON.stringify(packState(numbers))));

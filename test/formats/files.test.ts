@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { readAll } from "../../src/formats/byte-source.ts";
-import { fileSource, openFolder, writeFileAtomic } from "../../src/formats/files.node.ts";
+import { fileSource, openFolder, removeTemporaries, writeFileAtomic } from "../../src/formats/files.node.ts";
 
 describe("files", () => {
   let folder = "";
@@ -11,6 +11,16 @@ describe("files", () => {
     folder = await mkdtemp(join(tmpdir(), "tributary-files-"));
   });
   afterAll(() => rm(folder, { recursive: true }));
+
+  it("deletes what a killed process left half written, and nothing else", async () => {
+    const path = join(folder, "left");
+    await writeFileAtomic(join(path, "x.bin"), Uint8Array.of(1));
+    await writeFile(join(path, "x.bin.tmp-4711-2108.861395"), "half");
+    await writeFile(join(path, "notes.tmp"), "mine");
+    await removeTemporaries(path);
+    expect(await readdir(path)).toEqual(["notes.tmp", "x.bin"]);
+    await removeTemporaries(join(folder, "nowhere"));
+  });
 
   it("writes whole files through a temporary one, in folders that it makes, and reads them by range", async () => {
     const path = join(folder, "deep", "er", "x.bin");

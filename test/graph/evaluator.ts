@@ -184,6 +184,7 @@ const evaluators: { readonly [K in OpType]: Evaluate<K> } = {
   Erf: unary(erf),
   Abs: unary(Math.abs),
   Sign: unary(Math.sign),
+  Identity: unary((x) => x),
   Relu: unary((x) => Math.max(x, 0)),
   Sin: unary(Math.sin),
   Cos: unary(Math.cos),

@@ -38,6 +38,16 @@ describe("a job", () => {
     expect(job.data.splits).toEqual({ validation: 0.1 });
   });
 
+  it("may hold nothing out, and is then measured on nothing", () => {
+    const job = checkJob(rawJob({ data: { path: "train.jsonl", splits: { validation: 0 } } }));
+    expect(job.data.splits).toEqual({ validation: 0 });
+    expect(
+      refusal(
+        rawJob({ data: { path: "train.jsonl", splits: { validation: 0 } }, evaluation: { split: "test" } }),
+      ),
+    ).toContain("evaluation.split: got test, expected a part that data.splits holds out");
+  });
+
   it("is refused with what was got, what was expected and what to do", () => {
     expect(refusal(rawJob({ rounds: "three" }))).toBe(
       'rounds: got "three", expected a whole number from 1; correct it',

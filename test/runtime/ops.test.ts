@@ -27,7 +27,21 @@ const twoSizes = [
 
 /** What an optimizer with float64 state is made of. */
 const doubles: ReadonlySet<OpType> = new Set([
-  ...(["Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Neg", "Sqrt", "Reciprocal", "Abs", "Sign"] as const),
+  ...([
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Pow",
+    "Min",
+    "Max",
+    "Neg",
+    "Sqrt",
+    "Reciprocal",
+    "Abs",
+    "Sign",
+    "Identity",
+  ] as const),
   ...(["Where", "Less", "LessOrEqual", "Cast", "ReduceSum", "ReduceMean", "ReduceMax", "MatMul"] as const),
   ...([
     "Expand",

@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { existsSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { lockRun } from "../../src/storage/run-lock.ts";
@@ -37,6 +37,16 @@ describe("the lock of a run folder", () => {
       lockRun(folder).release();
     },
   );
+
+  it("sweeps what processes that are gone left on their way to it, and nothing of those alive", () => {
+    const folder = join(root, "drafts");
+    lockRun(folder).release();
+    const { pid } = spawnSync(process.execPath, ["--version"]);
+    for (const name of [`lock.new-${pid}`, `lock.stale-${pid}`, `lock.new-${process.ppid}`])
+      writeFileSync(join(folder, name), "{}");
+    lockRun(folder).release();
+    expect(readdirSync(folder)).toEqual([`lock.new-${process.ppid}`]);
+  });
 
   it("that was cut short is taken over", () => {
     const folder = join(root, "short");

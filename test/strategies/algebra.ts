@@ -27,6 +27,12 @@ export function denseOf(tensor: Tensor | undefined): Dense {
   return Array.from({ length: rows }, (_, i) => values.slice(i * cols, (i + 1) * cols));
 }
 
+export const float64 = (shape: readonly number[], data: Float64Array): Tensor => ({
+  dtype: "float64",
+  shape,
+  data,
+});
+
 /** B A of one module. */
 export const pairProduct = (params: Params, module: string): Dense =>
   product(denseOf(params.get(`${module}.lora_B.weight`)), denseOf(params.get(`${module}.lora_A.weight`)));

@@ -1,4 +1,4 @@
-import { readFile, stat, writeFile } from "node:fs/promises";
+import { mkdir, readFile, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, relative, resolve } from "node:path";
 import { cancel, intro, outro, select, text } from "@clack/prompts";
 import { stringify } from "yaml";
@@ -47,6 +47,7 @@ export const init: Command = {
     await checkPaths(raw, terminal.cwd);
     const schema = "# yaml-language-server: $schema=https://unpkg.com/tributary/schema/job.schema.json\n";
     const placed = relativePaths(raw, terminal.cwd, dirname(path));
+    await mkdir(dirname(path), { recursive: true });
     await writeFile(
       path,
       file.endsWith(".json") ? `${JSON.stringify(placed, undefined, 2)}\n` : schema + stringify(placed),

@@ -13,7 +13,11 @@ export const run: Command = {
   arguments: [0, 1],
   takesJob: true,
   flags: [
-    { name: "quick", description: "a few small rounds on a part of the data, in a run folder of their own" },
+    {
+      name: "quick",
+      description:
+        "a few small rounds on a part of the data, in a folder of their own where --out names none",
+    },
     { name: "fresh", description: "delete what is in the run folder and start anew" },
   ],
   examples: [
@@ -34,13 +38,16 @@ export const run: Command = {
       cwd: terminal.cwd,
       ...(path === undefined ? {} : { path }),
     });
-    const job = flags.has("quick") ? quickJob(loaded) : loaded;
+    const placed = typed.some(({ path: key }) => key === "out");
+    const small = { ...quickJob(loaded), ...(placed ? { out: loaded.out } : {}) };
+    const job = flags.has("quick") ? small : loaded;
     const display = openDisplay({
       write: terminal.out,
       columns: terminal.columns,
       live: terminal.live && !json,
       style: terminal.style,
       program: terminal.program,
+      cwd: terminal.cwd,
       now: () => performance.now() / 1000,
     });
     const timer = terminal.live && !json ? setInterval(display.tick, 250) : undefined;
@@ -48,6 +55,7 @@ export const run: Command = {
     const again =
       "stopping after the current step; run the same command to go on (Ctrl-C again to stop at once)";
     onInterrupt(() => (json ? terminal.err(`${again}\n`) : display.say(again)));
+    if (!json) display.wait("reading the model and the data");
     try {
       await runJob(job, {
         signal,

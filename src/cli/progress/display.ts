@@ -2,8 +2,8 @@ import type { JobEvent } from "../../job/events.ts";
 import { footerLines } from "./footer.ts";
 import { clipped, duration } from "./format.ts";
 import { headerLines } from "./header.ts";
-import { currentLine, roundLine, startLine, titleLine, workingLine } from "./rounds.ts";
-import { noProgress, type ProgressState, progressed } from "./state.ts";
+import { currentLine, phaseLine, roundLine, startLine, titleLine, workingLine } from "./rounds.ts";
+import { noProgress, type ProgressState, progressed, withPhase } from "./state.ts";
 import type { Style } from "./style.ts";
 
 /** Where a display writes, and when. */
@@ -16,6 +16,8 @@ export interface Screen {
   readonly style: Style;
   /** How a person starts this program. */
   readonly program: string;
+  /** The working folder, below which paths are shown short. */
+  readonly cwd?: string;
   /** Seconds of a clock that never goes back. */
   now(): number;
 }
@@ -23,6 +25,8 @@ export interface Screen {
 /** Shows a run as it goes on. */
 export interface Display {
   show(event: JobEvent): void;
+  /** Says what goes on until the next event. */
+  wait(what: string): void;
   /** Draws the clock and the bar of the round under way again. */
   tick(): void;
   /** A line of its own above what is drawn in place. */
@@ -33,12 +37,12 @@ export interface Display {
 export function eventLines(
   event: JobEvent,
   state: ProgressState,
-  screen: Pick<Screen, "columns" | "live" | "style" | "program">,
+  screen: Pick<Screen, "columns" | "live" | "style" | "program" | "cwd">,
 ): string[] {
-  const { style, columns, live, program } = screen;
+  const { style, columns, live, program, cwd } = screen;
   switch (event.type) {
     case "started":
-      return headerLines(event.header, style);
+      return headerLines(event.header, { style, cwd, ...(live ? { width: columns } : {}) });
     case "resumed":
       return [
         continuedLine(event, state, style),
@@ -65,7 +69,7 @@ export function eventLines(
         style.bad(`${" ".repeat(7)}round ${event.round} failed at attempt ${event.attempt}: ${event.reason}`),
       ];
     case "finished":
-      return footerLines(event.summary, { style, program, width: Math.min(columns, 100) });
+      return footerLines(event.summary, { style, program, width: Math.min(columns, 100), whole: !live, cwd });
     default:
       return [];
   }
@@ -82,7 +86,9 @@ export function continuedLine(
   const at = event.openRound ?? event.rounds.length + 1;
   const name = header?.name ?? "the run";
   if (event.openRound === undefined && event.rounds.length >= total) {
-    return style.good(`${name} has all its ${total} rounds already; --fresh starts anew`);
+    return style.good(
+      `${name} has all its ${total} rounds already; --rounds takes it further, --fresh starts anew`,
+    );
   }
   const kept =
     event.openRound === undefined ? "" : `, ${event.kept} of ${header?.perRound ?? "its"} updates already in`;
@@ -102,11 +108,12 @@ export function openDisplay(screen: Screen): Display {
 
   function live(): string {
     const { current } = state;
-    if (!screen.live || current === undefined) return "";
-    const lines = [
-      currentLine(state, screen.now(), screen.columns),
-      workingLine(current, screen.columns),
-    ].filter((line) => line !== "");
+    if (!screen.live) return "";
+    const lines = (
+      current === undefined
+        ? [phaseLine(state, screen.now(), screen.columns)]
+        : [currentLine(state, screen.now(), screen.columns), workingLine(current, screen.columns)]
+    ).filter((line) => line !== "");
     drawn = lines.length;
     return lines.map((line) => `${line}\n`).join("");
   }
@@ -129,6 +136,10 @@ export function openDisplay(screen: Screen): Display {
         );
       }
       put(lines);
+    },
+    wait(what) {
+      state = withPhase(state, what, screen.now());
+      put([]);
     },
     tick: () => put([]),
     say: (text) => put([text]),

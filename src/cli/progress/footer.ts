@@ -1,5 +1,5 @@
 import type { RunSummary } from "../../job/events.ts";
-import { bytes, duration, measure, percent, wrapped } from "./format.ts";
+import { bytes, duration, hanging, measure, percent, shortPath, wrapped } from "./format.ts";
 import { shownMeasure } from "./rounds.ts";
 import type { Style } from "./style.ts";
 
@@ -9,21 +9,29 @@ export interface FooterOptions {
   readonly program: string;
   /** Characters in a line. */
   readonly width?: number;
+  /** Leaves the lines of figures whole, for programs that read them. */
+  readonly whole?: boolean;
+  /** The working folder, below which paths are shown short. */
+  readonly cwd?: string | undefined;
 }
 
 /** What a run has come to, as lines. */
-export function footerLines(summary: RunSummary, { style, program, width = 100 }: FooterOptions): string[] {
+export function footerLines(
+  summary: RunSummary,
+  { style, program, width = 100, whole = true, cwd }: FooterOptions,
+): string[] {
+  const across = whole ? Number.POSITIVE_INFINITY : width;
   return [
     "",
-    ...resultLines(summary, style),
-    trafficLine(summary),
+    ...hanging("  ", resultLine(summary), across).map(style.good),
+    ...hanging("  ", trafficLine(summary), across),
     ...sampleLines(summary, style, width),
     "",
-    ...whereLines(summary, style, program),
+    ...whereLines(summary, { style, program, cwd }),
   ];
 }
 
-function resultLines({ before, after, rounds, seconds }: RunSummary, style: Style): string[] {
+function resultLine({ before, after, rounds, seconds }: RunSummary): string {
   const name = shownMeasure(after);
   const shown = [...(after.loss === undefined ? [] : ["loss"]), ...(name === undefined ? [] : [name])];
   const changes = shown.map((key) => {
@@ -35,7 +43,7 @@ function resultLines({ before, after, rounds, seconds }: RunSummary, style: Styl
     return `${key} ${measure(key, old)} -> ${measure(key, next)}${change}`;
   });
   const held = changes.length === 0 ? "" : `; held-out ${changes.join(", ")}`;
-  return [style.good(`${rounds} ${rounds === 1 ? "round" : "rounds"} in ${duration(seconds)}${held}`)];
+  return `${rounds} ${rounds === 1 ? "round" : "rounds"} in ${duration(seconds)}${held}`;
 }
 
 function trafficLine({ bytesDown, bytesUp, bytesFull }: RunSummary): string {
@@ -51,17 +59,23 @@ function sampleLines({ samples }: RunSummary, style: Style, width: number): stri
   if (samples === undefined) return [];
   const show = (title: string, text: string): string[] => [
     style.quiet(title),
-    ...wrapped(`${samples.prompt}${text}`, width, "  "),
+    ...`${samples.prompt}${text}`.split("\n").flatMap((line) => wrapped(line, width, "  ")),
+    ...(text.trim() === "" ? [style.quiet("  (the model ends the text here)")] : []),
   ];
   return ["", ...show("sample before", samples.before), ...show("sample after", samples.after)];
 }
 
-function whereLines({ folder, adapter, task }: RunSummary, style: Style, program: string): string[] {
-  const run = quoted(folder);
+function whereLines({ folder, adapter, task }: RunSummary, { style, program, cwd }: FooterOptions): string[] {
+  const run = quoted(shortPath(folder, cwd));
   if (adapter === undefined)
-    return [`run folder: ${folder}`, "next:", `  ${program} inspect ${run}`, `  ${program} verify ${run}`];
+    return [
+      `run folder: ${shortPath(folder, cwd)}`,
+      "next:",
+      `  ${program} inspect ${run}`,
+      `  ${program} verify ${run}`,
+    ];
   return [
-    `adapter: ${style.heading(adapter)} (PEFT layout)`,
+    `adapter: ${style.heading(shortPath(adapter, cwd))} (PEFT layout)`,
     "next:",
     task === "causal-lm" ? `  ${program} generate ${run} --prompt "..."` : `  ${program} eval ${run}`,
     `  ${program} export merged ${run} --out merged`,

@@ -1,3 +1,5 @@
+import { isAbsolute, relative } from "node:path";
+
 const byteUnits = ["B", "kB", "MB", "GB", "TB"];
 
 /** A number of bytes with three digits and a decimal unit. */
@@ -52,6 +54,12 @@ export function measure(name: string, value: number | undefined): string {
   return name === "accuracy" ? `${(100 * value).toFixed(1)} %` : value.toFixed(4);
 }
 
+/** A path below the working folder as a person there would type it; any other path as it is. */
+export function shortPath(path: string, cwd: string | undefined): string {
+  const short = cwd === undefined ? path : relative(cwd, path);
+  return short === "" || short.startsWith("..") || isAbsolute(short) ? path : short;
+}
+
 /** Text cut to a number of characters. */
 export function clipped(text: string, width: number): string {
   return text.length <= width ? text : `${text.slice(0, Math.max(0, width - 1))}…`;
@@ -68,6 +76,12 @@ export function wrapped(text: string, width: number, indent = ""): string[] {
     } else line = line === "" ? word : `${line} ${word}`;
   }
   return line === "" ? lines : [...lines, indent + line];
+}
+
+/** Text in lines of at most `width` characters after a head of its own; the lines below hang under the first. */
+export function hanging(head: string, text: string, width: number): string[] {
+  const indent = " ".repeat(head.length);
+  return wrapped(text, width, indent).map((line, i) => (i === 0 ? line.slice(indent.length) : line));
 }
 
 function digits(value: number): string {

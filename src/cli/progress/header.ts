@@ -1,33 +1,51 @@
 import type { RunHeader } from "../../job/events.ts";
-import { count, percent, size } from "./format.ts";
+import { count, hanging, percent, shortPath, size } from "./format.ts";
 import type { Style } from "./style.ts";
 
+export interface HeaderOptions {
+  readonly style: Style;
+  /** Characters in a line, where words allow it. Default: lines stay whole. */
+  readonly width?: number;
+  /** The working folder, below which paths are shown short. */
+  readonly cwd?: string | undefined;
+}
+
 /** What a run is about to do, as lines. */
-export function headerLines(header: RunHeader, style: Style): string[] {
+export function headerLines(
+  header: RunHeader,
+  { style, width = Number.POSITIVE_INFINITY, cwd }: HeaderOptions,
+): string[] {
   const { model, silos, perRound, strategy, heldOut, notes } = header;
   const examples = silos.reduce((sum, silo) => sum + silo.examples, 0);
   const cohort = perRound < silos.length ? `, ${perRound} in a round` : "";
   const facts: [string, string][] = [
-    ["model", `${model.path} (${model.family}, ${size(model.parameters)} parameters)`],
+    ["model", `${shortPath(model.path, cwd)} (${model.family}, ${size(model.parameters)} parameters)`],
     [
       "trains",
       `${header.adapter}: ${size(header.trainable)} parameters, ${percent(header.trainable / model.parameters)} of the model`,
     ],
     ["strategy", `${strategy.name} (${strategy.paper})`],
     ["silos", `${silos.length} with ${count(examples)} training examples${cohort}`],
-    ["held out", `${count(heldOut.examples)} examples (${heldOut.split})`],
+    [
+      "held out",
+      heldOut.examples === 0 ? "nothing" : `${count(heldOut.examples)} examples (${heldOut.split})`,
+    ],
     ["runs on", `${header.device}: ${workersText(header)} (${header.why})`],
-    ["run folder", header.folder],
+    ["run folder", shortPath(header.folder, cwd)],
   ];
-  const width = facts.reduce((most, [name]) => Math.max(most, name.length), 0);
+  const nameWidth = facts.reduce((most, [name]) => Math.max(most, name.length), 0);
+  const under = (name: string, text: string): string[] =>
+    hanging(`  ${name}  `, text, width).map((line, i) =>
+      i === 0 ? `  ${style.quiet(name)}  ${line}` : line,
+    );
   return [
     style.heading(
       `${header.name}: ${header.rounds} ${header.rounds === 1 ? "round" : "rounds"}, ${header.task}`,
     ),
-    ...facts.map(([name, text]) => `  ${style.quiet(name.padEnd(width))}  ${text}`),
+    ...facts.flatMap(([name, text]) => under(name.padEnd(nameWidth), text)),
     "",
     ...header.picture.split("\n").map((line) => `  ${line}`),
-    ...notes.map((note) => `  ${style.quiet("note:")} ${note}`),
+    ...notes.flatMap((note) => under("note", note)),
     "",
   ];
 }

@@ -1,6 +1,6 @@
 import type { Round } from "../../federation/round.ts";
 import { bar, bytes, clipped, duration, measure } from "./format.ts";
-import { type CurrentRound, lossSoFar, type ProgressState, shareDone } from "./state.ts";
+import { type CurrentRound, lossSoFar, type ProgressState, secondsLeft, shareDone } from "./state.ts";
 import type { Style } from "./style.ts";
 import { type Column, row, widths } from "./table.ts";
 
@@ -89,12 +89,23 @@ export function currentLine(state: ProgressState, now: number, width: number): s
   if (current === undefined) return "";
   const share = shareDone(current);
   const spent = now - current.since;
-  const left = share > 0.02 ? `, ${duration((spent * (1 - share)) / share)} left` : "";
+  const expected = secondsLeft(state, now);
+  const left =
+    expected === undefined
+      ? ""
+      : `, ${duration(expected.round)} left${current.number < (header?.rounds ?? 0) ? `, run ${duration(expected.run)}` : ""}`;
   const loss = current.accepted.length === 0 ? "" : `, loss ${measure("loss", lossSoFar(current))}`;
   const dropped = current.dropped.length === 0 ? "" : `, ${current.dropped.length} dropped`;
   const total = header?.rounds ?? current.number;
-  const text = `${`${current.number}/${total}`.padStart(5)}  ${bar(share, 24)} ${current.accepted.length}/${current.target} clients${dropped}${loss}, ${duration(spent)}${left}`;
+  const text = `${`${current.number}/${total}`.padStart(5)}  ${bar(share, 16)} ${current.accepted.length}/${current.target} clients${dropped}${loss}, ${duration(spent)}${left}`;
   return clipped(text, width);
+}
+
+/** What goes on between rounds, on one line. */
+export function phaseLine({ phase }: ProgressState, now: number, width: number): string {
+  return phase === undefined
+    ? ""
+    : clipped(`${" ".repeat(7)}${phase.what}, ${duration(now - phase.since)}`, width);
 }
 
 /** Who is training, on one line. */

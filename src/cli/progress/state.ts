@@ -28,7 +28,10 @@ export interface ProgressState {
   /** Held-out measurements by round, from 0. */
   readonly evaluations: ReadonlyMap<number, Readonly<Record<string, number>>>;
   readonly current?: CurrentRound;
-  readonly evaluating?: number;
+  /** What goes on between rounds, and since when in seconds of the display's clock. */
+  readonly phase?: { readonly what: string; readonly since: number };
+  /** The first round that this process saw opened, and when. */
+  readonly began?: { readonly round: number; readonly at: number };
 }
 
 /** Before the first event. */
@@ -38,10 +41,10 @@ export const noProgress: ProgressState = { rounds: [], evaluations: new Map() };
 export function progressed(state: ProgressState, event: JobEvent, now: number): ProgressState {
   switch (event.type) {
     case "started":
-      return { ...state, header: event.header };
+      return withPhase({ ...state, header: event.header }, "starting the workers", now);
     case "resumed":
       return {
-        ...state,
+        ...withoutPhase(state),
         rounds: event.rounds,
         evaluations: new Map([
           [0, event.evaluation ?? {}],
@@ -50,7 +53,8 @@ export function progressed(state: ProgressState, event: JobEvent, now: number): 
       };
     case "round-opened":
       return {
-        ...state,
+        ...withoutPhase(state),
+        began: state.began ?? { round: event.round, at: now },
         current: {
           number: event.round,
           attempt: event.attempt,
@@ -96,12 +100,20 @@ export function progressed(state: ProgressState, event: JobEvent, now: number): 
     case "round-committed": {
       const { current: _, ...rest } = state;
       const { round } = event;
-      return { ...rest, rounds: [...state.rounds.filter(({ number }) => number !== round.number), round] };
+      const rounds = [...state.rounds.filter(({ number }) => number !== round.number), round];
+      return withPhase({ ...rest, rounds }, `measuring round ${round.number}`, now);
     }
     case "evaluated":
-      return { ...state, evaluations: new Map(state.evaluations).set(event.round, event.metrics) };
+      return {
+        ...withoutPhase(state),
+        evaluations: new Map(state.evaluations).set(event.round, event.metrics),
+      };
     case "sample":
+      return event.when === "before"
+        ? withPhase(state, "measuring the base model", now)
+        : withoutPhase(state);
     case "finished":
+      return withoutPhase(state);
     case "round-closed":
     case "run-ended":
       return state;
@@ -118,6 +130,31 @@ export function lossSoFar({ accepted }: CurrentRound): number {
 export function shareDone({ target, accepted, working }: CurrentRound): number {
   const started = [...working.values()].reduce((sum, share) => sum + share, 0);
   return Math.min(1, (accepted.length + started) / Math.max(1, target));
+}
+
+/** Seconds until all rounds are done, by the pace of those that this process saw; undefined while too little is done. */
+export function secondsLeft(
+  { current, began, header }: ProgressState,
+  now: number,
+): { readonly round: number; readonly run: number } | undefined {
+  if (current === undefined || began === undefined) return undefined;
+  const share = shareDone(current);
+  if (share <= 0.02) return undefined;
+  const done = current.number - began.round + share;
+  const total = header?.rounds ?? current.number;
+  return {
+    round: ((now - current.since) * (1 - share)) / share,
+    run: ((now - began.at) * (total - current.number + 1 - share)) / done,
+  };
+}
+
+/** The state with what goes on from `since` until the next event. */
+export function withPhase(state: ProgressState, what: string, since: number): ProgressState {
+  return { ...state, phase: { what, since } };
+}
+
+function withoutPhase({ phase: _, ...rest }: ProgressState): ProgressState {
+  return rest;
 }
 
 function shareOf(progress: Progress): number {

@@ -15,7 +15,7 @@ import { simplify } from "./simplify.ts";
 const elementwise: ReadonlySet<OpType> = new Set<OpType>([
   ...(["Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Where", "Equal", "Less", "LessOrEqual"] as const),
   ...(["And", "Not", "Cast", "Neg", "Exp", "Log", "Sqrt", "Reciprocal", "Tanh", "Sigmoid", "Erf"] as const),
-  ...(["Abs", "Sign", "Relu", "Sin", "Cos", "Gelu", "QuickGelu"] as const),
+  ...(["Abs", "Sign", "Identity", "Relu", "Sin", "Cos", "Gelu", "QuickGelu"] as const),
 ]);
 
 interface Part {

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { contiguous } from "../../../src/data/partition/contiguous.ts";
 import { classDirichlet, dirichlet } from "../../../src/data/partition/dirichlet.ts";
 import { iid } from "../../../src/data/partition/iid.ts";
 import { natural } from "../../../src/data/partition/natural.ts";
@@ -150,6 +151,14 @@ describe("sizes", () => {
         expect(Math.max(...sizes) - Math.min(...sizes)).toBeLessThanOrEqual(1);
       }),
     );
+  });
+
+  it("contiguous parts follow the order of the data, the longer ones first", () => {
+    expect([...contiguous(7, { clients: 3 })]).toEqual([
+      ["client-0", [0, 1, 2]],
+      ["client-1", [3, 4]],
+      ["client-2", [5, 6]],
+    ]);
   });
 
   it("exponential sizes grow by e, and are refused where a silo would get nothing", () => {

@@ -1,0 +1,55 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { benchBeside } from "../../bench/beside.ts";
+import { benchMixed } from "../../bench/mixed.ts";
+import { benchStep } from "../../bench/step.ts";
+import { shared } from "../shared.ts";
+
+const program = (seconds: number, megabytes: number): string =>
+  `process.stdout.write("warming up\\n" + JSON.stringify({ secondsPerStep: ${seconds}, peakMB: ${megabytes} }))`;
+
+describe("a bench beside another program", () => {
+  test("takes turns and compares medians", async () => {
+    const lines: string[] = [];
+    const figures = await benchBeside({
+      own: [process.execPath, "-e", program(0.5, 300)],
+      command: `"${process.execPath}" -e '${program(0.75, 600)}'`,
+      repeat: 2,
+      onLine: (line) => lines.push(line),
+    });
+    expect(lines).toHaveLength(4);
+    expect(figures).toMatchObject({ speed: 1.5, memory: 0.5, repeat: 2 });
+  });
+
+  test("says what a program without a JSON line printed", async () => {
+    const run = benchBeside({
+      own: [process.execPath, "-e", "console.log('no figures')"],
+      command: "true",
+      repeat: 1,
+      onLine: () => undefined,
+    });
+    await expect(run).rejects.toThrow(/printed "no figures"; expected a JSON line/);
+  });
+});
+
+test("a step's rate counts the products of the graph", async () => {
+  const figures = await benchStep({ model: "minilm", batch: 2, length: 16, steps: 2, warmup: 1 });
+  // 5 blocks on 32 tokens forward and back, 4 384 + 2 1536 columns of 384 each; the last block's feed-forward on 2.
+  const dense = 2 * 2 * 32 * 384 * (4 * 384 + 2 * 1536) * 5;
+  expect(figures.productGflop * 1e9).toBeGreaterThan(dense * 0.95);
+  expect(figures.productGflop * 1e9).toBeLessThan(dense * 1.3);
+  expect(figures.secondsPerStep).toBeGreaterThan(0);
+});
+
+const model = join(shared ?? "", "models/all-MiniLM-L6-v2");
+const data = join(shared ?? "", "data/glue/sst2/train.jsonl.gz");
+test.skipIf(!shared || !existsSync(data))(
+  "real phrases in batches of like length have little padding (skipped without the data)",
+  async () => {
+    const figures = await benchMixed({ folder: model, data, examples: 64, batch: 8, maxLength: 32 });
+    expect(figures).toMatchObject({ bench: "mixed", model: "bert", examples: 64 });
+    expect(figures.padding).toBeLessThan(0.2);
+    expect(figures.losses[0]).toBeCloseTo(Math.log(2), 1);
+  },
+);

@@ -1,0 +1,153 @@
+import { execFile, spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { runtime } from "#ort";
+import { type AttachedAdapter, adaptedScope, adapterBase } from "../../src/adapters/adapter.ts";
+import { type LoraOptions, lora } from "../../src/adapters/lora.ts";
+import { loadPeftAdapter, peftConfigOf } from "../../src/adapters/peft.ts";
+import { openFolder, writeFileAtomic } from "../../src/formats/files.node.ts";
+import { writePeftAdapter } from "../../src/formats/peft.ts";
+import { writeSafetensors } from "../../src/formats/safetensors.ts";
+import { modelInputs, type TaskModel, taskOutput } from "../../src/models/task.ts";
+import type { Params } from "../../src/tensor/params.ts";
+import { stream } from "../../src/tensor/random.ts";
+import { float32, sizeOf, type Tensor, tensor } from "../../src/tensor/tensor.ts";
+import { encode } from "../../src/train/step.ts";
+import { bertJson, llamaJson, tinyModel } from "../models/tiny.ts";
+import { farthest } from "../nn/evaluate.ts";
+
+const python = process.env.TRIBUTARY_PYTHON ?? "python3";
+const modules = ["peft", "torch", "transformers"];
+const probe = `import importlib.util, sys; sys.exit(not all(importlib.util.find_spec(m) for m in ${JSON.stringify(modules)}))`;
+const able = spawnSync(python, ["-c", probe]).status === 0;
+const reason = able
+  ? ""
+  : ` (skipped: ${python} has not ${modules.join(", ")}; TRIBUTARY_PYTHON names another)`;
+
+/** Float32 against float32; the logits are about 1 in size. */
+const TOLERANCE = 1e-4;
+
+interface Case {
+  readonly model: string;
+  readonly json: Readonly<Record<string, unknown>>;
+  readonly task: "CAUSAL_LM" | "SEQ_CLS";
+  /** What is written here. */
+  readonly ours: LoraOptions;
+  /** What PEFT writes. */
+  readonly theirs: Readonly<Record<string, unknown>>;
+}
+
+const cases: readonly Case[] = [
+  {
+    model: "llama",
+    json: llamaJson,
+    task: "CAUSAL_LM",
+    ours: {
+      rank: 3,
+      alpha: 6,
+      target: ["q_proj", "down_proj"],
+      rankPattern: { "layers.1.self_attn.q_proj": 5 },
+      alphaPattern: { down_proj: 9 },
+    },
+    theirs: { r: 4, lora_alpha: 12, target_modules: "all-linear", use_rslora: true },
+  },
+  {
+    model: "bert",
+    json: bertJson,
+    task: "SEQ_CLS",
+    ours: { rank: 2, alpha: 4, target: ["query", "value"], rsLora: true, modulesToSave: ["classifier"] },
+    theirs: {
+      r: 3,
+      lora_alpha: 6,
+      target_modules: ["key", "output.dense"],
+      exclude_modules: ["layer.0.output.dense"],
+    },
+  },
+];
+
+const ids = [
+  [3, 17, 9, 21, 5, 8],
+  [11, 2, 26, 7, 19, 4],
+];
+
+/** Numbers of a size that a trained adapter has, so that both factors count. */
+function drawn({ parameters }: AttachedAdapter): Params {
+  return new Map(
+    [...parameters].map(([name, { shape }]): [string, Tensor] => {
+      const values = new Float32Array(sizeOf(shape));
+      stream({ seed: 11, purpose: name }).fillNormal(values, 0, 0.3);
+      return [name, float32(shape, values)];
+    }),
+  );
+}
+
+async function logits(model: TaskModel, attached: AttachedAdapter, weights: Params): Promise<number[]> {
+  const scope = adaptedScope(adapterBase(model), [attached]);
+  const { output } = taskOutput(model, scope, modelInputs(model.model));
+  const session = await runtime.openSession(encode(new Map([["output", output]])));
+  const int64 = (rows: readonly (readonly number[])[]): Tensor =>
+    tensor("int64", [rows.length, rows[0]?.length ?? 0], BigInt64Array.from(rows.flat(), BigInt));
+  const batch = new Map([
+    ["input_ids", int64(ids)],
+    ["attention_mask", int64(ids.map((row) => row.map(() => 1)))],
+  ]);
+  const got = await session.run(new Map([...weights, ...batch]));
+  await session.dispose();
+  return Array.from(got.get("output")?.data ?? [], Number);
+}
+
+describe.skipIf(!able)(`adapters and PEFT in Python${reason}`, () => {
+  const folder = mkdtempSync(join(tmpdir(), "tributary-peft-"));
+  let answers: readonly Readonly<Record<"written" | "saved" | "plain", number[]>>[] = [];
+
+  beforeAll(async () => {
+    for (const { model, json, task, ours } of cases) {
+      const { taskModel, weights } = tinyModel(json);
+      await writeFileAtomic(
+        join(folder, model, "config.json"),
+        new TextEncoder().encode(JSON.stringify(json)),
+      );
+      await writeFileAtomic(
+        join(folder, model, "model.safetensors"),
+        writeSafetensors(weights, new Map([["format", "pt"]])),
+      );
+      const base = adapterBase(taskModel);
+      const config = peftConfigOf(base, ours, { taskType: task });
+      const params = drawn(lora(ours).attach(base));
+      for (const [name, bytes] of writePeftAdapter({ config, params }))
+        await writeFileAtomic(join(folder, `${model}-written`, name), bytes);
+    }
+    const described = cases.map(({ model, task, theirs: options }) => {
+      return { model, task, options, ids, written: `${model}-written`, saved: `${model}-saved` };
+    });
+    writeFileSync(join(folder, "cases.json"), JSON.stringify(described));
+    const script = fileURLToPath(new URL("peft_logits.py", import.meta.url));
+    await promisify(execFile)(python, [script, folder], { env: { ...process.env, HF_HUB_OFFLINE: "1" } });
+    answers = JSON.parse(readFileSync(join(folder, "answers.json"), "utf8"));
+  }, 180_000);
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  cases.forEach(({ model, json, ours }, i) => {
+    it(`PEFT loads what is written for ${model} and gives the same logits`, async () => {
+      const { taskModel, weights } = tinyModel(json);
+      const attached = lora(ours).attach(adapterBase(taskModel));
+      const got = await logits(taskModel, attached, new Map([...weights, ...drawn(attached)]));
+      expect(farthest(got, answers[i]?.written ?? [])).toBeLessThan(TOLERANCE);
+      expect(farthest(got, answers[i]?.plain ?? [])).toBeGreaterThan(100 * TOLERANCE);
+    });
+
+    it(`what PEFT saved for ${model} loads and gives the same logits`, async () => {
+      const { taskModel, weights } = tinyModel(json);
+      const saved = await openFolder(join(folder, `${model}-saved`));
+      const { attached, params } = await loadPeftAdapter(saved, adapterBase(taskModel));
+      const got = await logits(taskModel, attached, new Map([...weights, ...params]));
+      expect(farthest(got, answers[i]?.saved ?? [])).toBeLessThan(TOLERANCE);
+      expect(farthest(got, answers[i]?.plain ?? [])).toBeGreaterThan(100 * TOLERANCE);
+    });
+  });
+});

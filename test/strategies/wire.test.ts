@@ -1,0 +1,181 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import type { StateTree, Strategy } from "../../src/federation/strategy.ts";
+import { coordinateMedian } from "../../src/strategies/coordinate-median.ts";
+import { fedAvg } from "../../src/strategies/fedavg.ts";
+import { fedAvgM } from "../../src/strategies/fedavgm.ts";
+import { fedBuff } from "../../src/strategies/fedbuff.ts";
+import { fedexLora } from "../../src/strategies/fedex-lora.ts";
+import { fedFtg } from "../../src/strategies/fedftg.ts";
+import { fedHm } from "../../src/strategies/fedhm.ts";
+import { fedIt } from "../../src/strategies/fedit.ts";
+import { fedLoru } from "../../src/strategies/fedloru.ts";
+import { ffaLora } from "../../src/strategies/ffa-lora.ts";
+import { flexLora } from "../../src/strategies/flexlora.ts";
+import { flora } from "../../src/strategies/flora.ts";
+import { frLora } from "../../src/strategies/frlora.ts";
+import { hetLora } from "../../src/strategies/hetlora.ts";
+import { krum } from "../../src/strategies/krum.ts";
+import { loraFair } from "../../src/strategies/lora-fair.ts";
+import { scaffold } from "../../src/strategies/scaffold.ts";
+import type { Params } from "../../src/tensor/params.ts";
+import { drawPair, float64 } from "./algebra.ts";
+import { membersOf, rehearsal, scalars, startPair } from "./rehearsal.ts";
+
+const M = "up_proj";
+/** Scalars of the head that is trained beside the factors. */
+const H = 3;
+
+const setting = fc.record({
+  out: fc.integer({ min: 2, max: 40 }),
+  width: fc.integer({ min: 2, max: 40 }),
+  rank: fc.integer({ min: 1, max: 6 }),
+  clients: fc.integer({ min: 1, max: 4 }),
+});
+type Setting = typeof setting extends fc.Arbitrary<infer T> ? T : never;
+
+/** What every client sends and receives in one round, the base changes of that round included. */
+function trafficOf<State extends StateTree>(
+  strategy: Strategy<State>,
+  { out, width }: Setting,
+  ranks: readonly number[],
+  initial?: Params,
+) {
+  const shape = { out, width };
+  const start = initial ?? startPair(M, shape, Math.max(...ranks), "normal");
+  const run = rehearsal({ strategy, module: M, shape, members: membersOf(ranks), initial: start });
+  run.round(1);
+  return [...run.round(2).traffic.values()];
+}
+
+/** L(r), the scalars of a pair. */
+const pair = ({ out, width }: Setting, rank: number): number => rank * (out + width);
+
+describe("scalars on the wire, for each client and round", () => {
+  const same: Readonly<Record<string, Strategy>> = {
+    FedIT: fedIt(),
+    "LoRA-FAIR": loraFair(),
+    FRLoRA: frLora(),
+    "FedLoRU merged in every round": fedLoru({ mergeEvery: 1 }),
+    "FedLoRU not merged": fedLoru({ mergeEvery: 9 }),
+  };
+  it.each(Object.entries(same))("%s: L(r) + H both ways", (_, strategy) => {
+    fc.assert(
+      fc.property(setting, (s) => {
+        const ranks = Array.from({ length: s.clients }, () => s.rank);
+        const expected = pair(s, s.rank) + H;
+        for (const { up, down } of trafficOf(strategy, s, ranks))
+          expect([up, down]).toEqual([expected, expected]);
+      }),
+      { numRuns: 20 },
+    );
+  });
+
+  it("FFA-LoRA: r out + H both ways", () => {
+    fc.assert(
+      fc.property(setting, (s) => {
+        const ranks = Array.from({ length: s.clients }, () => s.rank);
+        const expected = s.rank * s.out + H;
+        for (const { up, down } of trafficOf(ffaLora(), s, ranks))
+          expect([up, down]).toEqual([expected, expected]);
+      }),
+      { numRuns: 20 },
+    );
+  });
+
+  it("FlexLoRA and HetLoRA: L(r_k) + H both ways", () => {
+    fc.assert(
+      fc.property(
+        setting,
+        fc.array(fc.integer({ min: 1, max: 6 }), { minLength: 1, maxLength: 4 }),
+        (s, ranks) => {
+          const expected = ranks.map((rank) => pair(s, rank) + H);
+          const flex = trafficOf(flexLora(), s, ranks);
+          expect(flex.map(({ up }) => up)).toEqual(expected);
+          expect(flex.map(({ down }) => down)).toEqual(expected);
+          const het = trafficOf(hetLora({ gamma: 1 }), s, ranks);
+          expect(het.map(({ up }) => up - 1)).toEqual(expected); // beside its rank, one number
+          expect(het.map(({ down }) => down)).toEqual(expected);
+        },
+      ),
+      { numRuns: 20 },
+    );
+  });
+
+  it("FLoRA: L(r_k) + H up, the stack of all and H down", () => {
+    fc.assert(
+      fc.property(
+        setting,
+        fc.array(fc.integer({ min: 1, max: 6 }), { minLength: 1, maxLength: 4 }),
+        (s, ranks) => {
+          const stack = ranks.reduce((sum, rank) => sum + pair(s, rank), 0);
+          trafficOf(flora(), s, ranks).forEach(({ up, down }, k) => {
+            expect([up, down]).toEqual([pair(s, ranks[k] ?? 0) + H, stack + H]);
+          });
+        },
+      ),
+      { numRuns: 20 },
+    );
+  });
+
+  it("FedEx-LoRA: L(r) + H up, at most K L(r) + H down, L(r) + L(q) + H with a residual of rank q", () => {
+    fc.assert(
+      fc.property(setting, (s) => {
+        const ranks = Array.from({ length: s.clients }, () => s.rank);
+        const dense = s.out * s.width;
+        for (const { up, down } of trafficOf(fedexLora(), s, ranks)) {
+          expect(up).toBe(pair(s, s.rank) + H);
+          expect(down).toBeLessThanOrEqual(
+            pair(s, s.rank) + H + Math.min(dense, pair(s, (s.clients - 1) * s.rank)),
+          );
+        }
+        const q = Math.min(1, (s.clients - 1) * s.rank);
+        for (const { down } of trafficOf(fedexLora({ residualRank: 1 }), s, ranks))
+          expect(down).toBe(pair(s, s.rank) + H + Math.min(dense, pair(s, q)));
+      }),
+      { numRuns: 20 },
+    );
+  });
+
+  it("FedAvg, FedAvgM, FedFTG, FedBuff and the robust rules: P both ways; SCAFFOLD, with its control variates: 2 P", () => {
+    fc.assert(
+      fc.property(setting, (s) => {
+        const initial = drawPair(M, s, s.rank, "dense");
+        const ranks = Array.from({ length: s.clients }, () => s.rank);
+        const P = scalars(initial);
+        const likeFedAvg: readonly Strategy[] = [
+          fedAvg(),
+          fedAvgM(),
+          fedFtg(),
+          fedBuff(),
+          krum(),
+          coordinateMedian(),
+        ];
+        for (const strategy of likeFedAvg)
+          for (const { up, down } of trafficOf<StateTree>(strategy, s, ranks, initial))
+            expect([up, down]).toEqual([P, P]);
+        for (const { up, down } of trafficOf(scaffold(), s, ranks, initial))
+          expect([up, down]).toEqual([2 * P, 2 * P]);
+      }),
+      { numRuns: 20 },
+    );
+  });
+
+  it("FedHM: q (out + in) and what stays whole, both ways", () => {
+    fc.assert(
+      fc.property(setting, fc.double({ min: 1, max: 4, noNaN: true }), (s, ratio) => {
+        const initial: Params = new Map([
+          [`${M}.weight`, float64([s.out, s.width], new Float64Array(s.out * s.width).fill(1))],
+          ["head.bias", float64([H], new Float64Array(H))],
+        ]);
+        const share = s.out / ratio;
+        fc.pre(share % 1 !== 0.5);
+        const q = Math.max(1, Math.min(Math.round(share), s.out, s.width));
+        const ranks = Array.from({ length: s.clients }, () => 1);
+        for (const { up, down } of trafficOf(fedHm({ ratios: [ratio] }), s, ranks, initial))
+          expect([up, down]).toEqual([pair(s, q) + H, pair(s, q) + H]);
+      }),
+      { numRuns: 20 },
+    );
+  });
+});
