@@ -5,6 +5,7 @@ import { widen } from "../tensor/convert.ts";
 import type { Params } from "../tensor/params.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { AdapterBase, AttachedAdapter } from "./adapter.ts";
+import { dora } from "./dora.ts";
 import { type LoraOptions, lora, loraModules } from "./lora.ts";
 
 /** The options of an adapter that PEFT has saved. */
@@ -62,7 +63,7 @@ export interface LoadedAdapter {
 export async function loadPeftAdapter(folder: Folder, base: AdapterBase): Promise<LoadedAdapter> {
   const { config, params: stored } = await readPeftAdapter(folder);
   const options = loraOptionsOf(config);
-  const attached = lora(options).attach(base);
+  const attached = (config.useDora ? dora : lora)(options).attach(base);
   return { options, attached, params: fittingParams(attached, stored) };
 }
 

@@ -506,7 +506,7 @@ function assertSameRun({ created }: RunState, config: Digest, strategy: string):
   if (!created || created.config === config) return;
   const what =
     created.strategy === strategy
-      ? "other settings"
+      ? "other data or settings"
       : `the strategy ${created.strategy}, this job asks for ${strategy}`;
   throw new TributaryError(
     "other-run",

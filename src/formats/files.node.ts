@@ -53,9 +53,9 @@ export async function writeFileAtomic(
   bytes: Uint8Array | AsyncIterable<Uint8Array>,
 ): Promise<void> {
   const folder = dirname(path);
-  await mkdir(folder, { recursive: true });
   const temporary = `${path}.tmp-${process.pid}-${performance.now()}`;
   try {
+    await mkdir(folder, { recursive: true });
     const file = await open(temporary, "wx");
     try {
       if (bytes instanceof Uint8Array) await writeAll(file, bytes);
@@ -66,8 +66,10 @@ export async function writeFileAtomic(
     }
     await rename(temporary, path);
   } catch (cause) {
-    await rm(temporary, { force: true });
-    throw cause;
+    await rm(temporary, { force: true }).catch(() => undefined);
+    if (cause instanceof TributaryError) throw cause;
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new TributaryError("disk-write", `${path} was not written: ${why}`, { cause });
   }
   const directory = await open(folder, "r");
   try {

@@ -17,6 +17,8 @@ export interface LoraConfigFile {
   readonly target: string | readonly string[];
   /** Modules that match the target and are left out all the same; in the same two forms. */
   readonly exclude?: string | readonly string[];
+  /** DoRA: each module has a magnitude of its rows beside its pair. */
+  readonly useDora?: boolean;
   /** Modules that are trained and saved whole. */
   readonly modulesToSave: readonly string[];
   /** Ranks of modules that differ from `rank`; keys are regular expressions of path ends. */
@@ -30,7 +32,10 @@ export interface LoraConfigFile {
   readonly fanInFanOut: boolean;
 }
 
-/** An adapter: `<module>.lora_A.weight` [rank, in], `<module>.lora_B.weight` [out, rank], and whole saved modules. */
+/**
+ * An adapter: `<module>.lora_A.weight` [rank, in], `<module>.lora_B.weight` [out, rank], with DoRA
+ * `<module>.lora_magnitude_vector` [out], and whole saved modules.
+ */
 export interface PeftAdapter {
   readonly config: LoraConfigFile;
   readonly params: Params;
@@ -41,6 +46,7 @@ const WEIGHTS = "adapter_model.safetensors";
 const PREFIX = "base_model.model.";
 const A = ".lora_A.weight";
 const B = ".lora_B.weight";
+const M = ".lora_magnitude_vector";
 
 /** Keys that change nothing here, whatever their value. */
 const INERT: ReadonlySet<string> = new Set([
@@ -145,6 +151,7 @@ export function parseLoraConfig(json: JsonObject): LoraConfigFile {
     rank,
     alpha: number("lora_alpha", take("lora_alpha")),
     useRslora: flag("use_rslora", take("use_rslora")),
+    ...(flag("use_dora", take("use_dora")) && { useDora: true }),
     dropout: number("lora_dropout", take("lora_dropout") ?? 0),
     target,
     ...(exclude === undefined ? {} : { exclude }),
@@ -185,7 +192,7 @@ export function formatLoraConfig(config: LoraConfigFile): JsonObject {
     revision: null,
     target_modules: config.target,
     task_type: config.taskType ?? null,
-    use_dora: false,
+    use_dora: config.useDora ?? false,
     use_rslora: config.useRslora,
   };
 }
@@ -197,6 +204,10 @@ function assertAdapter(config: LoraConfigFile, params: Params, file: string): vo
   const surplus: string[] = [];
   for (const [name, tensor] of params) {
     const suffix = [A, B].find((ending) => name.endsWith(ending));
+    if (config.useDora && name.endsWith(M)) {
+      if (!params.has(name.slice(0, -M.length) + A)) surplus.push(name);
+      continue;
+    }
     if (suffix === undefined) {
       if (!isSaved(config, name)) surplus.push(name);
       continue;
@@ -205,6 +216,7 @@ function assertAdapter(config: LoraConfigFile, params: Params, file: string): vo
     if (!isTargeted(config, module)) surplus.push(name);
     const other = module + (suffix === A ? B : A);
     if (!params.has(other)) missing.push(other);
+    if (config.useDora && suffix === A && !params.has(module + M)) missing.push(module + M);
     paired.add(module);
     const rank = rankOf(config, module);
     if (tensor.shape.length !== 2 || tensor.shape[suffix === A ? 0 : 1] !== rank) {

@@ -39,7 +39,7 @@ import {
   where,
 } from "./ops.ts";
 import { dimAt, timesDim } from "./shape.ts";
-import { type Node, type OpType, topological, type Value } from "./value.ts";
+import { isOp, type Node, type OpType, topological, type Value } from "./value.ts";
 
 /** What a rule is given: the node and the gradient of each output (absent where nothing depends on that output). */
 interface RuleInput<K extends OpType> {
@@ -108,6 +108,18 @@ function normGradient(u: Value, x: Value, inverse: Value, mean?: Value): Value {
   return add(sub(mul(u, inverse), mul(x, s)), sub(mul(s, mean), mul(inverse, meanU)));
 }
 
+/** σ(αx). */
+function gateOf(x: Value, alpha: number): Value {
+  return sigmoid(alpha === 1 ? x : mul(x, alpha));
+}
+
+/** A value of the forward pass, or an equal one made from what is kept in any case: it costs less than its room. */
+function rebuilt(value: Value): Value {
+  const { node } = value;
+  const [x] = node?.inputs ?? [];
+  return isOp(node, "QuickGelu") && x ? mul(x, gateOf(x, node.attributes.alpha)) : value;
+}
+
 /**
  * The gradient of every op, as compositions of other ops. Complete by type. `NO_GRADIENT` marks ops whose outputs
  * are not differentiable (comparisons, indices) or depend on no input.
@@ -122,8 +134,8 @@ const rules: { readonly [K in OpType]: Rule<K> | typeof NO_GRADIENT } = {
     (g) => neg(g),
   ),
   Mul: binary(
-    (g, _, b) => mul(g, b),
-    (g, a) => mul(g, a),
+    (g, _, b) => mul(g, rebuilt(b)),
+    (g, a) => mul(g, rebuilt(a)),
   ),
   Div: binary(
     (g, _, b) => div(g, b),
@@ -173,10 +185,10 @@ const rules: { readonly [K in OpType]: Rule<K> | typeof NO_GRADIENT } = {
     return [mul(g, mul(add(add(t, 1), mul(mul(v, sub(1, mul(t, t))), du)), 0.5))];
   },
   // y = x s, s = σ(αx): s + α y (1 − s)
-  QuickGelu: ({ node, x, y, g }) => {
+  QuickGelu: ({ node, x, g }) => {
     const { alpha } = node.attributes;
-    const s = sigmoid(alpha === 1 ? first(x) : mul(first(x), alpha));
-    const slope = mul(first(y), sub(1, s));
+    const s = gateOf(first(x), alpha);
+    const slope = mul(mul(first(x), s), sub(1, s));
     return [mul(g, add(s, alpha === 1 ? slope : mul(slope, alpha)))];
   },
   Where: ({ x, g, needs }) => {

@@ -1,5 +1,6 @@
 import { type AttachedAdapter, adapterBase, startParams } from "../adapters/adapter.ts";
 import { denseSubset } from "../adapters/dense-subset.ts";
+import { dora } from "../adapters/dora.ts";
 import { lora, loraScaling } from "../adapters/lora.ts";
 import { TributaryError } from "../errors.ts";
 import type { Strategy } from "../federation/strategy.ts";
@@ -26,7 +27,7 @@ export interface JobAdapter {
 export function jobAdapter(
   job: AdapterJob,
   taskModel: TaskModel,
-  { adapters = (options) => [lora(options)] }: Pick<Strategy, "adapters"> = {},
+  strategy: Pick<Strategy, "adapters"> = {},
 ): JobAdapter {
   const base = adapterBase(taskModel);
   if (job.kind === "dense") {
@@ -43,8 +44,9 @@ export function jobAdapter(
   const target = targetOf(job.target);
   const largest = Math.max(job.rank, ...(job.ranks === undefined ? [] : Object.values(job.ranks)));
   const whole = modulesToSave.length === 0 ? "" : ` and ${either(modulesToSave)} whole`;
+  const { adapters = (options) => [(job.dora ? dora : lora)(options)] } = strategy;
   return {
-    text: `LoRA of rank ${largest}, alpha ${job.alpha}${job.rsLora ? " (rsLoRA)" : ""}, on ${spelled(target)}${whole}`,
+    text: `${job.dora ? "DoRA" : "LoRA"} of rank ${largest}, alpha ${job.alpha}${job.rsLora ? " (rsLoRA)" : ""}, on ${spelled(target)}${whole}`,
     rank: largest,
     attach: (rank) => {
       const { alpha, rsLora, init } = job;
@@ -162,6 +164,7 @@ function loraConfig(
     rank,
     alpha: job.alpha,
     useRslora: job.rsLora,
+    ...(job.dora && { useDora: true }),
     dropout: 0,
     target,
     modulesToSave,

@@ -24,6 +24,7 @@ import type { RunHeader } from "./events.ts";
 import type { Job } from "./job.ts";
 import { localOptions } from "./local.ts";
 import { loadJobModel, modelDigest, numLabelsOf } from "./model.node.ts";
+import { described, JobError } from "./problem.ts";
 import { jobStrategy } from "./updates.ts";
 
 /** The parts of a job, loaded and fitted to each other; nothing is running yet. */
@@ -82,6 +83,7 @@ export async function assemble(job: Job & { readonly out: string }): Promise<Ass
       : undefined;
   const initial = atTheDoor("adapter", () => initialParams(adapter, model, job.seed, from));
   const perRound = clientsOfRound(job, clients.length);
+  refuseQuorum(job, perRound);
   const parameters = countOf(model.weights);
   const plan = planPool({
     tasks: perRound,
@@ -229,6 +231,14 @@ function pooled(silos: readonly Silo[]): Silo {
 
 function clientsOfRound({ participation, clientsPerRound }: Job, all: number): number {
   return Math.min(all, clientsPerRound ?? Math.max(1, Math.round(participation * all)));
+}
+
+function refuseQuorum({ quorum = 1 }: Job, perRound: number): void {
+  if (quorum <= perRound) return;
+  const expected = `at most ${perRound}, the clients that a round waits for`;
+  throw new JobError([
+    { path: "quorum", got: described(quorum), expected, next: "lower it, or ask more clients" },
+  ]);
 }
 
 /** Runs what refuses options by RangeError or TypeError, and says that the job has to be corrected. */

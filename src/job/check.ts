@@ -98,7 +98,9 @@ function unknownKey(root: SchemaNode, path: readonly PathKey[], key: string, raw
       ? `did you mean ${pathText([...path, meant])}?`
       : elsewhere === undefined
         ? undefined
-        : `it belongs to ${elsewhere}`;
+        : elsewhere === full
+          ? "it is an option of another choice here"
+          : `it belongs to ${elsewhere}`;
   return {
     path: full,
     got: `an unknown key with ${got}`,

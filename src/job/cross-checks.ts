@@ -134,6 +134,15 @@ function strategyProblems({ strategy, adapter, local }: Partial<Job>): Problem[]
       next: "write dense with a target such as up_proj",
     });
   }
+  const products = declares.changesBase || declares.unequalRanks;
+  if (adapter.kind === "lora" && adapter.dora && (products || adapters !== undefined)) {
+    problems.push({
+      path: "adapter.dora",
+      got: "true",
+      expected: `false for the strategy ${strategy.name}, whose algebra is that of plain products B A`,
+      next: "remove adapter.dora, or take a strategy such as fedit or ffa-lora",
+    });
+  }
   const optimizer = local?.optimizer;
   if (declares.needsProjection === true && optimizer !== undefined && !("gap" in optimizer)) {
     problems.push({

@@ -219,6 +219,7 @@ async function readPaths(
     for (const record of rows) read.push({ record, path });
     for (const [reason, number] of droppedReasons(dropped))
       notes.push(`${path}: ${number} left out: ${reason}`);
+    if (rows.length === 0) notes.push(`${path} is left out: it holds no records`);
   }
   if (read.length === 0)
     throw new TributaryError(

@@ -80,6 +80,7 @@ export interface LoraJob {
   /** Suffixes of layer names, one regular expression over whole names, or `all-linear`. */
   readonly target: string | readonly string[];
   readonly rsLora: boolean;
+  readonly dora: boolean;
   readonly init: "kaiming-uniform" | "gaussian";
   readonly modulesToSave: readonly string[];
   /** Folder of a PEFT adapter to start from. */

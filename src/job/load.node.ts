@@ -6,6 +6,7 @@ import { checkJob } from "./check.ts";
 import { type TypedFlag, withFlags } from "./flags.ts";
 import type { Job } from "./job.ts";
 import { parseJobText } from "./job-text.ts";
+import { described, JobError } from "./problem.ts";
 import { valueAt } from "./schema-node.ts";
 
 /** Name of the resolved job in a run folder. */
@@ -34,6 +35,12 @@ export async function loadJob({ path, flags = [], cwd }: LoadJobOptions): Promis
     file === undefined
       ? { value: {}, placeOf: () => undefined }
       : parseJobText(await read(file), relativeTo(cwd, file));
+  if (file !== undefined && !isSection(text.value)) {
+    const got = described(text.value);
+    throw new JobError([
+      { path: "", got, expected: "keys such as model and data", next: `correct ${relativeTo(cwd, file)}` },
+    ]);
+  }
   const typed = new Set(flags.map((flag) => flag.path));
   const placed = mapPaths(text.value, (value) => resolve(file === undefined ? cwd : dirname(file), value));
   const overlaid = withFlags(
@@ -138,8 +145,12 @@ function nameOf(file: string): string {
   );
 }
 
+function isSection(value: unknown): value is object {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
 function sectionOf(value: unknown): Readonly<Record<string, unknown>> {
-  return typeof value === "object" && value !== null && !Array.isArray(value) ? { ...value } : {};
+  return isSection(value) ? { ...value } : {};
 }
 
 function relativeTo(cwd: string, file: string): string {

@@ -4,6 +4,7 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { readTokenizer } from "../data/files.node.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
+import { TributaryError } from "../errors.ts";
 import { openFolder } from "../formats/files.node.ts";
 import { type LoadedModel, loadModel } from "../models/load.ts";
 import type { Job } from "./job.ts";
@@ -19,9 +20,15 @@ export function numLabelsOf({ task, data }: Pick<Job, "task" | "data">): number 
 export async function loadJobModel(
   job: Pick<Job, "model" | "task" | "data" | "seed">,
 ): Promise<{ readonly model: LoadedModel; readonly tokenizer: Tokenizer }> {
-  const numLabels = numLabelsOf(job);
-  const model = await loadModel(await openFolder(job.model), { task: job.task, numLabels, seed: job.seed });
-  return { model, tokenizer: await readTokenizer(job.model) };
+  const { model: folder, task, seed } = job;
+  const files = await openFolder(folder);
+  const loaded = await loadModel(files, { task, numLabels: numLabelsOf(job), seed }).catch(
+    (cause: unknown) => {
+      if (!(cause instanceof TributaryError)) throw cause;
+      throw new TributaryError(cause.code, `${folder}: ${cause.message}`, { cause });
+    },
+  );
+  return { model: loaded, tokenizer: await readTokenizer(folder) };
 }
 
 /** SHA-256 over config.json and the weight files of a model folder, in the order of their names. */

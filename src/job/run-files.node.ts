@@ -1,4 +1,4 @@
-import { readdir, readFile, rm, stat } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { TributaryError } from "../errors.ts";
 import type { FederatedClient } from "../federation/door.ts";
@@ -107,6 +107,35 @@ export interface RunManifest {
   readonly clients: readonly FederatedClient[];
 }
 
+/**
+ * Writes what a run is made of, once. Throws TributaryError `other-run` where the run that goes on was made of something
+ * else.
+ */
+export async function keepManifest(folder: string, manifest: RunManifest): Promise<void> {
+  if (!(await exists(join(folder, runFiles.manifest)))) return writeJson(folder, runFiles.manifest, manifest);
+  const before = await readManifest(folder);
+  const changed = [
+    ...(before.base === manifest.base ? [] : ["the weights of the base model"]),
+    ...changedSilos(before.clients, manifest.clients),
+  ];
+  if (changed.length === 0) return;
+  throw new TributaryError(
+    "other-run",
+    `${folder}: the run there was made with other data or another model: ${changed.join("; ")}. Restore them, give --out another folder, or --fresh to start anew`,
+  );
+}
+
+function changedSilos(before: RunManifest["clients"], now: RunManifest["clients"]): string[] {
+  const counts = (clients: RunManifest["clients"]): ReadonlyMap<string, number> =>
+    new Map(clients.map(({ id, numExamples }) => [id, numExamples]));
+  const [old, next] = [counts(before), counts(now)];
+  const changed = [...new Set([...old.keys(), ...next.keys()])].filter((id) => old.get(id) !== next.get(id));
+  const shown = changed
+    .slice(0, 4)
+    .map((id) => `silo ${id} has ${next.get(id) ?? 0} training examples, it had ${old.get(id) ?? 0}`);
+  return changed.length > shown.length ? [...shown, `${changed.length - shown.length} more`] : shown;
+}
+
 /** The manifest of a run folder. */
 export async function readManifest(folder: string): Promise<RunManifest> {
   const text = await readFile(join(folder, runFiles.manifest), "utf8").catch((cause: unknown) => {
@@ -116,7 +145,7 @@ export async function readManifest(folder: string): Promise<RunManifest> {
       { cause },
     );
   });
-  return JSON.parse(text);
+  return parsed(text, join(folder, runFiles.manifest));
 }
 
 /** The rounds that a run folder lists. */
@@ -125,7 +154,18 @@ export async function readRounds(folder: string): Promise<Round[]> {
   return text
     .split("\n")
     .filter((line) => line !== "")
-    .map((line): Round => JSON.parse(line));
+    .map((line) => parsed(line, join(folder, runFiles.rounds)));
+}
+
+/** The JSON that only a run writes; a damaged file is an error that names it. */
+function parsed<T>(text: string, path: string): T {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new TributaryError("run-damaged", `${path}: is damaged; restore it from a copy of the run folder`, {
+      cause,
+    });
+  }
 }
 
 /** What a run trained: parameters, and what the strategy added to the base. */
@@ -168,7 +208,17 @@ async function clearRun(folder: string): Promise<void> {
 }
 
 async function refuseForeignFiles(folder: string): Promise<void> {
-  const found = await readdir(folder).catch((): string[] => []);
+  await mkdir(folder, { recursive: true }).catch((cause: unknown) => {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new TributaryError(
+      "folder-in-use",
+      `${folder}: cannot be made (${why}); give --out another folder`,
+      {
+        cause,
+      },
+    );
+  });
+  const found = await readdir(folder);
   const foreign = found.filter((name) => !isOurs(name));
   if (foreign.length === 0) return;
   throw new TributaryError(

@@ -16,6 +16,7 @@ import type { Job } from "./job.ts";
 import { modelCard } from "./model-card.ts";
 import {
   keepJob,
+  keepManifest,
   prepareRunFolder,
   type RunManifest,
   readTrained,
@@ -66,7 +67,7 @@ export async function runJob(
         base: assembly.base.root,
         clients: assembly.clients,
       };
-      await writeJson(folder, runFiles.manifest, manifest);
+      await keepManifest(folder, manifest);
       const before = await sample(assembly, job, { params: assembly.initial, offset: new Map() }, signal);
       if (before !== undefined)
         onEvent({ type: "sample", when: "before", prompt: job.generate?.prompt ?? "", text: before });

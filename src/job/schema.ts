@@ -139,6 +139,10 @@ const adapter = z.discriminatedUnion("kind", [
           "Ends of the names of the adapted layers, or a regular expression over whole names, or all-linear.",
         ),
       rsLora: z.boolean().default(false).describe("Scale by alpha / sqrt(rank)."),
+      dora: z
+        .boolean()
+        .default(false)
+        .describe("DoRA: train the length of each row of a weight apart from its direction."),
       init: z
         .enum(["kaiming-uniform", "gaussian"])
         .default("kaiming-uniform")

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import type { Strategy } from "../federation/strategy.ts";
+import { ceLora } from "../strategies/ce-lora.ts";
 import { centralized } from "../strategies/centralized.ts";
 import { coordinateMedian } from "../strategies/coordinate-median.ts";
 import { fedAvg } from "../strategies/fedavg.ts";
@@ -9,12 +10,14 @@ import { fedexLora, fedexLoraKeepLocal, fedexLoraReinit } from "../strategies/fe
 import { fedFtg } from "../strategies/fedftg.ts";
 import { fedHm } from "../strategies/fedhm.ts";
 import { fedIt } from "../strategies/fedit.ts";
+import { fedlease } from "../strategies/fedlease.ts";
 import { fedLoru } from "../strategies/fedloru.ts";
 import { fedAdagrad, fedAdam, fedYogi } from "../strategies/fedopt.ts";
 import { fedProx } from "../strategies/fedprox.ts";
-import { fedsaLora } from "../strategies/fedsa-lora.ts";
+import { fedsaLora, fedsaVera } from "../strategies/fedsa-lora.ts";
 import { ffaLora } from "../strategies/ffa-lora.ts";
-import { flasc } from "../strategies/flasc.ts";
+import { flTac } from "../strategies/fl-tac.ts";
+import { flasc, flascAdamw } from "../strategies/flasc.ts";
 import { flexLora } from "../strategies/flexlora.ts";
 import { flora } from "../strategies/flora.ts";
 import { frLora } from "../strategies/frlora.ts";
@@ -27,6 +30,7 @@ import { loraFair } from "../strategies/lora-fair.ts";
 import { mFedLoru } from "../strategies/mfedloru.ts";
 import { pFedLoru } from "../strategies/pfedloru.ts";
 import { scaffold } from "../strategies/scaffold.ts";
+import { slora } from "../strategies/slora.ts";
 import { trimmedMean } from "../strategies/trimmed-mean.ts";
 import type { StrategyJob } from "./job.ts";
 
@@ -281,7 +285,61 @@ export const strategyEntries: readonly StrategyEntry[] = [
     flasc,
   ),
   entry("fslora", "Clients train a part of the components, drawn anew each round.", {}, () => fsLora()),
+  entry(
+    "flasc-adamw",
+    "FLASC with an AdamW step on the server.",
+    {
+      downDensity: density("down"),
+      upDensity: density("up"),
+      serverLearningRate,
+      beta1: beta1.default(0.9).describe(firstMoment),
+      beta2: beta2.default(0.999),
+      epsilon: z.number().positive().default(1e-8).describe("Added to the root of the second moment."),
+      weightDecay: z.number().min(0).default(0.01).describe("Decay of all of the server's weights."),
+    },
+    flascAdamw,
+  ),
   entry("fedsa-lora", "The mean of A; every client keeps its B.", { weighting }, fedsaLora),
+  entry(
+    "fedsa-vera",
+    "The mean of VeRA's lambda_d; every client keeps its lambda_b.",
+    { weighting },
+    fedsaVera,
+  ),
+  entry(
+    "slora",
+    "Sparse training of the weights first; what it changed starts the factors of FedIT.",
+    {
+      weighting,
+      sparseRounds: z.int().min(0).default(5).describe("Rounds of sparse training."),
+      density: z.number().gt(0).max(1).default(0.01).describe("Share of the weights that they train."),
+    },
+    slora,
+  ),
+  entry(
+    "ce-lora",
+    "Three factors, of which the small core travels; each client gets a mixture of all cores.",
+    {},
+    () => ceLora(),
+  ),
+  entry(
+    "fl-tac",
+    "One silo for each task of a client; the server finds the tasks and averages inside them.",
+    {
+      tasks: z.int().min(1).describe("Number of tasks of all silos together."),
+      weighting: weighting.default("uniform"),
+    },
+    flTac,
+  ),
+  entry(
+    "fedlease",
+    "Clusters of clients train one expert each; a router weighs all experts.",
+    {
+      warmupRounds: z.int().min(1).default(5).describe("Rounds alone before clients are clustered."),
+      maxExperts: z.int().min(2).default(4).describe("Most experts."),
+    },
+    fedlease,
+  ),
   entry(
     "frlora",
     "Each round starts from the principal components of the base, which gathers the changes.",

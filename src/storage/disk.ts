@@ -69,7 +69,11 @@ export function diskBlobs(folder: string): BlobStore {
         bytes = await readFile(path);
       } catch (error) {
         if (!isAbsent(error)) throw error;
-        throw new TributaryError("blob-missing", `disk: there is no blob ${path}`, { cause: error });
+        throw new TributaryError(
+          "blob-missing",
+          `disk: there is no blob ${path}; restore it from a copy of the run folder`,
+          { cause: error },
+        );
       }
       await assertContent(id, bytes, path);
       return bytes;

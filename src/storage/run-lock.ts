@@ -66,13 +66,14 @@ function inUse(folder: string, { pid, since }: Holder): TributaryError {
 /** Creates the lock with its content in one step, so that no other process ever reads half of it; false if there is one. */
 function create(path: string, text: string): boolean {
   const draft = `${path}.new-${process.pid}`;
-  writeFileSync(draft, text, { mode: 0o600, flush: true });
   try {
+    writeFileSync(draft, text, { mode: 0o600, flush: true });
     linkSync(draft, path);
     return true;
   } catch (error) {
     if (codeOf(error) === "EEXIST") return false;
-    throw error;
+    const why = error instanceof Error ? error.message : String(error);
+    throw new TributaryError("disk-write", `the lock ${path} was not written: ${why}`, { cause: error });
   } finally {
     rmSync(draft, { force: true });
   }

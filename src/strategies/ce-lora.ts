@@ -160,11 +160,20 @@ export function linearCka(x: Matrix, y: Matrix): number {
   return scale > 0 ? inner(y, x) ** 2 / scale : 0;
 }
 
-/** A matrix less the means of its columns. */
+/** A matrix less the means of its columns; what rounding leaves of a constant column is 0. */
 export function centredColumns({ rows, cols, data }: Matrix): Matrix {
   const means = new Float64Array(cols);
-  for (let i = 0; i < data.length; i++) means[i % cols] = means[i % cols]! + data[i]! / rows;
-  return { rows, cols, data: data.map((x, i) => x - means[i % cols]!) };
+  const largest = new Float64Array(cols);
+  for (let i = 0; i < data.length; i++) {
+    const column = i % cols;
+    means[column] = means[column]! + data[i]! / rows;
+    largest[column] = Math.max(largest[column]!, Math.abs(data[i]!));
+  }
+  const centred = data.map((x, i) => {
+    const difference = x - means[i % cols]!;
+    return Math.abs(difference) > 2 ** -48 * largest[i % cols]! ? difference : 0;
+  });
+  return { rows, cols, data: centred };
 }
 
 /** exp(−d_ij / mean d) over pairs of clients, 1 on the diagonal, 0 where two share no class. */

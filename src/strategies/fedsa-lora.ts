@@ -1,3 +1,4 @@
+import { vera } from "../adapters/vera.ts";
 import { isLoraA } from "../federation/low-rank.ts";
 import type { StateTree, Strategy } from "../federation/strategy.ts";
 import { type Weighting, weightsOf } from "../federation/weights.ts";
@@ -25,7 +26,7 @@ export interface FedsaLoraState {
 
 /**
  * FedSA-LoRA: clients train A, B and head, but share A alone, which holds what they have in common; B and head stay. The
- * rsLoRA form differs in the adapter's scaling only; in the VeRA form λ_d travels, and λ_b stays.
+ * rsLoRA form differs in the adapter's scaling only.
  *
  * Guo et al., ICLR 2025, section 3. https://arxiv.org/abs/2410.01463
  */
@@ -63,6 +64,22 @@ export function fedsaLora({
       return { state: { initial, shared: mean } };
     },
     global: (state) => mapParams(state.initial, (x, name) => state.shared.get(name) ?? x),
+  };
+}
+
+/**
+ * FedSA-VeRA: the vector λ_d of VeRA travels, λ_b and head stay. The rank is that of the shared random matrices, which all
+ * clients draw alike; there is no scaling.
+ *
+ * Guo et al., ICLR 2025, section 3. https://arxiv.org/abs/2410.01463
+ */
+export function fedsaVera(options: FedsaLoraOptions = {}): Strategy<FedsaLoraState> {
+  return {
+    ...fedsaLora(options),
+    name: "FedSA-VeRA",
+    adapters: ({ rank, target, exclude = [], modulesToSave = [] }) => [
+      vera({ rank, target, exclude, modulesToSave }),
+    ],
   };
 }
 

@@ -16,7 +16,7 @@ import { commonScaling, type Weighting, weightsOf } from "../federation/weights.
 import { mul } from "../graph/ops.ts";
 import { ln } from "../tensor/elementary.ts";
 import { leadingSvd } from "../tensor/linalg.ts";
-import { type Matrix, matrix } from "../tensor/matrix.ts";
+import { type Matrix, matmul, matrix } from "../tensor/matrix.ts";
 import { type Params, select, weightedMean } from "../tensor/params.ts";
 import { stream } from "../tensor/random.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -163,9 +163,12 @@ export function slora({
       const start = { u, singularValues: singularValues.map((sigma) => sigma / scaling), vt };
       for (const [name, tensor] of pairEntries(one.module, leftHeavy(start, received)))
         pairs.set(name, tensor);
-      const total = delta.data.reduce((sum, x) => sum + x * x, 0);
-      const kept = singularValues.reduce((sum, sigma) => sum + sigma * sigma, 0);
-      return { module: one.module, deviation: Math.sqrt(Math.max(0, total - kept)), ideal: Math.sqrt(total) };
+      const kept = matmul({ ...u, data: u.data.map((x, i) => x * singularValues[i % u.cols]!) }, vt);
+      return {
+        module: one.module,
+        deviation: frobenius(delta.data.map((x, i) => x - kept.data[i]!)),
+        ideal: frobenius(delta.data),
+      };
     });
     return { params: replaced(params, pairs), errors };
   }
@@ -217,6 +220,8 @@ function gathered({ module, like, positions }: Masked, params: Params): [string,
   const values = Float64Array.from(positions, (at) => dense[at] ?? 0);
   return [valuesName(module), floatTensor(like, [values.length], values)];
 }
+
+const frobenius = (data: Float64Array): number => Math.sqrt(data.reduce((sum, x) => sum + x * x, 0));
 
 const others = (params: Params): Params => select(params, (name) => !isFactor(name));
 

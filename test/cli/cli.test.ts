@@ -207,6 +207,33 @@ const cases: readonly (readonly [what: string, args: readonly string[], message:
     ["run", "job.yaml", "--data", "labels.jsonl", "--task", "sequence-classification", "--data.classes", "2"],
     "has the label",
   ],
+  [
+    "a label that is no class",
+    ["run", "job.yaml", "--data", "words.jsonl", "--task", "sequence-classification", "--data.classes", "2"],
+    'has the label "maybe"',
+  ],
+  [
+    "data without a record",
+    ["run", "job.yaml", "--data", "empty.jsonl"],
+    "hold no records; give files with data",
+  ],
+  ["data that is not JSON", ["run", "job.yaml", "--data", "broken.jsonl"], "broken.jsonl:2: got a line"],
+  [
+    "a job that is a list",
+    ["run", "list.yaml"],
+    "job: got a list of 2, expected keys such as model and data; correct list.yaml",
+  ],
+  [
+    "a quorum that no round can reach",
+    ["run", "job.yaml", "--quorum", "3"],
+    "quorum: got 3, expected at most 2",
+  ],
+  ["a run folder that is a file", ["run", "job.yaml", "--out", "train.jsonl"], "train.jsonl: cannot be made"],
+  [
+    "a config that is not JSON",
+    ["run", "job.yaml", "--model", "garbled"],
+    "garbled: model: config.json is not JSON",
+  ],
   ["a target that the model has not", ["run", "job.yaml", "--target", "c_attn,x"], "matches no module"],
 ];
 
@@ -214,6 +241,14 @@ describe("bad input", () => {
   beforeAll(async () => {
     await writeFile(join(folder, "unknown.yaml"), `${job()}roundz: 3\n`);
     await broken("truncated", { weights: (bytes) => bytes.subarray(0, bytes.length - 1000) });
+    await writeFile(join(folder, "list.yaml"), "[1, 2]\n");
+    await writeFile(join(folder, "empty.jsonl"), "");
+    await writeFile(join(folder, "broken.jsonl"), '{"text": "a", "silo": "x"}\n{"text": \n');
+    await writeFile(
+      join(folder, "words.jsonl"),
+      '{"text": "a b c", "silo": "x", "label": "maybe"}\n'.repeat(8),
+    );
+    await writeFile(join(await broken("garbled", {}), "config.json"), "{");
     await broken("mamba", { config: { model_type: "mamba" } });
     // The header stays as long as it was: F16 becomes I16.
     await broken("integers", {
@@ -233,6 +268,73 @@ describe("bad input", () => {
     },
     30_000,
   );
+
+  it("leaves a run that exists as it was: every mistake is refused, and the run goes on to the same bytes", async () => {
+    const model = await broken("base-copy", {});
+    const start = ["run", "job.yaml", "--model", model, "--out", "kept"];
+    expect((await tributary(...start, "--rounds", "1")).code).toBe(0);
+    const mistakes: readonly (readonly [args: readonly string[], message: string])[] = [
+      [["--rounds", "2", "--seed", "5"], "seed: got 5, expected 0 as in the run in"],
+      [["--rounds", "2", "--data", "labels.jsonl", "--data.limit", "12"], "data.limit: got 12"],
+      [["--rounds", "2", "--data", "labels.jsonl"], "data.path: got"],
+    ];
+    for (const [args, message] of mistakes) {
+      const { code, err } = await tributary(...start, ...args);
+      expect(err).toContain(message);
+      expect(code).toBe(2);
+    }
+    /** What the run says while a file is another one. */
+    const saidWith = async (
+      file: string,
+      change: (bytes: Buffer) => Uint8Array | string,
+    ): Promise<string> => {
+      const bytes = await readFile(file);
+      await writeFile(file, change(bytes));
+      const { code, err } = await tributary(...start, "--rounds", "2");
+      await writeFile(file, bytes);
+      expect(code).toBe(2);
+      return err;
+    };
+    expect(
+      await saidWith(join(folder, "train.jsonl"), (bytes) =>
+        String(bytes).split("\n").slice(0, 12).join("\n"),
+      ),
+    ).toMatch(/silo \w+ has \d+ training examples, it had \d+/);
+    expect(await saidWith(join(model, "model.safetensors"), (bytes) => bytes.subarray(0, -1000))).toContain(
+      "model.safetensors",
+    );
+    expect((await tributary(...start, "--rounds", "2")).code).toBe(0);
+    expect(JSON.parse((await tributary("verify", "kept", "--json")).out)).toMatchObject({ verified: true });
+    expect((await tributary(...start.slice(0, 4), "--out", "calm")).code).toBe(0);
+    expect(await adapter("kept")).toEqual(await adapter("calm"));
+  }, 180_000);
+
+  it("names the client whose loss is no number and the silo without records, and goes on with the others", async () => {
+    const rows = (silo: string, count: number): string =>
+      Array.from(
+        { length: count },
+        (_, i) => `${JSON.stringify({ text: `The people ${i} of ${silo}` })}\n`,
+      ).join("");
+    await mkdir(join(folder, "silos"));
+    for (const [name, count] of [
+      ["large", 12],
+      ["small", 2],
+      ["none", 0],
+    ] as const)
+      await writeFile(join(folder, "silos", `${name}.jsonl`), rows(name, count));
+    // At this rate a first step is finite and a second one is not; the small silo makes one.
+    const text = job()
+      .replace("path: train.jsonl", "path: [silos/large.jsonl, silos/small.jsonl, silos/none.jsonl]")
+      .replace("kind: natural, field: silo", "kind: files")
+      .replace("1e-3 }, steps: 1", "1e19 }, epochs: 1")
+      .replace("rounds: 2", "rounds: 1");
+    await writeFile(join(folder, "partial.yaml"), text);
+    const { code, out } = await tributary("run", "partial.yaml", "--out", "partial");
+    expect(out).toContain("none.jsonl is left out: it holds no records");
+    expect(out).toMatch(/large dropped: loss-not-finite: training: step \d of \d+: the loss is NaN/);
+    expect(out).toMatch(/1\/1 +1\/2 /);
+    expect(code).toBe(0);
+  }, 60_000);
 
   it("is an object for machines", async () => {
     const { code, out } = await tributary("run", "unknown.yaml", "--json");

@@ -113,6 +113,17 @@ describe("PEFT adapters", () => {
     expect(() => writePeftAdapter({ config, params: new Map() })).toThrow(/no lora_A.weight/);
   });
 
+  it("of DoRA hold a magnitude for every pair", async () => {
+    const magnitudes: Params = new Map([
+      ["model.layers.0.q_proj.lora_magnitude_vector", zeros("float32", [4])],
+      ["model.layers.1.v_proj.lora_magnitude_vector", zeros("float32", [4])],
+    ]);
+    const dora = { config: { ...config, useDora: true }, params: new Map([...params, ...magnitudes]) };
+    expect(sorted(await readPeftAdapter(open(writePeftAdapter(dora))))).toEqual(sorted(dora));
+    expect(() => writePeftAdapter({ ...dora, config })).toThrow(/surplus .*lora_magnitude_vector/);
+    expect(() => writePeftAdapter({ ...dora, params })).toThrow(/missing .*lora_magnitude_vector/);
+  });
+
   it("name a tensor whose rank is not the configured one", async () => {
     await expect(readPeftAdapter(altered({ config: { r: 4 } }))).rejects.toThrow(
       /model.layers.0.q_proj.lora_A.weight has shape \[2,5\], expected \[4, in\]/,
@@ -121,7 +132,7 @@ describe("PEFT adapters", () => {
 
   it.each([
     [{ peft_type: "IA3" }, /peft_type is "IA3", expected "LORA"/],
-    [{ use_dora: true }, /not supported: use_dora = true/],
+    [{ use_dora: true }, /missing model.layers.0.q_proj.lora_magnitude_vector/],
     [{ bias: "lora_only" }, /bias "lora_only" is not supported/],
     [{ layer_replication: [[0, 2]] }, /not supported: layer_replication = \[\[0,2\]\]/],
     [{ layers_to_transform: [1] }, /not supported: layers_to_transform/],

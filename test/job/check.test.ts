@@ -24,6 +24,7 @@ describe("a job", () => {
       alpha: 16,
       target: "all-linear",
       rsLora: false,
+      dora: false,
       init: "kaiming-uniform",
       modulesToSave: [],
     });

@@ -47,6 +47,16 @@ describe("the updates of a job", () => {
   });
 });
 
+describe("DoRA in a job", () => {
+  it("goes with means of factors, and not with methods whose algebra is that of products", () => {
+    const adapter = { kind: "lora", rank: 2, dora: true };
+    for (const name of ["fedit", "ffa-lora", "fedadam", "krum"])
+      expect(checkJob(rawJob({ adapter, strategy: { name } })).adapter).toMatchObject({ dora: true });
+    for (const name of ["flexlora", "fedex-lora"])
+      expect(() => checkJob(rawJob({ adapter, strategy: { name } }))).toThrow(/adapter\.dora: got true/);
+  });
+});
+
 describe("FedFTG in a job", () => {
   it("asks for weights themselves and for an optimizer that projects", () => {
     const galore = { optimizer: { name: "galore-adamw", learningRate: 1e-3, rank: 4 } };

@@ -5,13 +5,19 @@ import { lora } from "../../src/adapters/lora.ts";
 import type { StateTree, Strategy } from "../../src/federation/strategy.ts";
 import { adamw } from "../../src/optim/adam.ts";
 import { sgd } from "../../src/optim/sgd.ts";
+import { ceLora } from "../../src/strategies/ce-lora.ts";
 import { coordinateMedian } from "../../src/strategies/coordinate-median.ts";
 import { fedAvgM } from "../../src/strategies/fedavgm.ts";
 import { fedBuff } from "../../src/strategies/fedbuff.ts";
 import { fedHm } from "../../src/strategies/fedhm.ts";
+import { fedlease } from "../../src/strategies/fedlease.ts";
 import { fedLoru } from "../../src/strategies/fedloru.ts";
+import { fedsaLora, fedsaVera } from "../../src/strategies/fedsa-lora.ts";
+import { flTac } from "../../src/strategies/fl-tac.ts";
+import { flasc, flascAdamw } from "../../src/strategies/flasc.ts";
 import { flora } from "../../src/strategies/flora.ts";
 import { frLora } from "../../src/strategies/frlora.ts";
+import { fsLora } from "../../src/strategies/fslora.ts";
 import { geometricMedian } from "../../src/strategies/geometric-median.ts";
 import { hetLora } from "../../src/strategies/hetlora.ts";
 import { multiKrum } from "../../src/strategies/krum.ts";
@@ -19,6 +25,7 @@ import { loraFair } from "../../src/strategies/lora-fair.ts";
 import { mFedLoru } from "../../src/strategies/mfedloru.ts";
 import { pFedLoru } from "../../src/strategies/pfedloru.ts";
 import { scaffold } from "../../src/strategies/scaffold.ts";
+import { slora } from "../../src/strategies/slora.ts";
 import { trimmedMean } from "../../src/strategies/trimmed-mean.ts";
 import type { Pool } from "../../src/train/pool.node.ts";
 import { openTinyPool, tiny, tinyRun } from "./tiny-run.ts";
@@ -49,6 +56,17 @@ const settings: Readonly<Record<string, Setting>> = {
   "HetLoRA, unequal ranks": { strategy: hetLora({ gamma: 0.5 }), ranks: [1, 4, 2] },
   "FedHM, unequal widths": { strategy: fedHm({ ratios: [1, 1.5, 1.25] }) },
   pFedLoRU: { strategy: pFedLoru({ mergeEvery: 2 }) },
+  "FSLoRA, unequal ranks": { strategy: fsLora(), ranks: [1, 4, 2] },
+  FLASC: { strategy: flasc({ downDensity: 0.5, upDensity: 0.5 }) },
+  "FLASC, AdamW on the server": {
+    strategy: flascAdamw({ downDensity: 1, upDensity: 0.5, serverLearningRate: 0.1 }),
+  },
+  "FedSA-LoRA": { strategy: fedsaLora() },
+  "FedSA-VeRA": { strategy: fedsaVera() },
+  SLoRA: { strategy: slora({ sparseRounds: 2, density: 0.2 }) },
+  "CE-LoRA": { strategy: ceLora() },
+  "FL-TAC": { strategy: flTac({ tasks: 2 }) },
+  FedLEASE: { strategy: fedlease({ warmupRounds: 2 }) },
   "mFedLoRU, unequal inner ranks": { strategy: mFedLoru({ mergeEvery: 2, innerRanks: [1, 2] }) },
 };
 

@@ -10,14 +10,19 @@ import { fedFtg } from "../../src/strategies/fedftg.ts";
 import { fedHm } from "../../src/strategies/fedhm.ts";
 import { fedIt } from "../../src/strategies/fedit.ts";
 import { fedLoru } from "../../src/strategies/fedloru.ts";
+import { fedsaLora } from "../../src/strategies/fedsa-lora.ts";
 import { ffaLora } from "../../src/strategies/ffa-lora.ts";
+import { flTac } from "../../src/strategies/fl-tac.ts";
+import { flasc } from "../../src/strategies/flasc.ts";
 import { flexLora } from "../../src/strategies/flexlora.ts";
 import { flora } from "../../src/strategies/flora.ts";
 import { frLora } from "../../src/strategies/frlora.ts";
+import { fsLora } from "../../src/strategies/fslora.ts";
 import { hetLora } from "../../src/strategies/hetlora.ts";
 import { krum } from "../../src/strategies/krum.ts";
 import { loraFair } from "../../src/strategies/lora-fair.ts";
 import { scaffold } from "../../src/strategies/scaffold.ts";
+import { slora } from "../../src/strategies/slora.ts";
 import type { Params } from "../../src/tensor/params.ts";
 import { drawPair, float64 } from "./algebra.ts";
 import { membersOf, rehearsal, scalars, startPair } from "./rehearsal.ts";
@@ -174,6 +179,84 @@ describe("scalars on the wire, for each client and round", () => {
         const ranks = Array.from({ length: s.clients }, () => 1);
         for (const { up, down } of trafficOf(fedHm({ ratios: [ratio] }), s, ranks, initial))
           expect([up, down]).toEqual([pair(s, q) + H, pair(s, q) + H]);
+      }),
+      { numRuns: 20 },
+    );
+  });
+
+  it("FedSA-LoRA: r in both ways", () => {
+    fc.assert(
+      fc.property(setting, (s) => {
+        const ranks = Array.from({ length: s.clients }, () => s.rank);
+        for (const { up, down } of trafficOf(fedsaLora(), s, ranks))
+          expect([up, down]).toEqual([s.rank * s.width, s.rank * s.width]);
+      }),
+      { numRuns: 20 },
+    );
+  });
+
+  it("FSLoRA: L(k_i) + H both ways, the slice being all that a client reads", () => {
+    fc.assert(
+      fc.property(
+        setting,
+        fc.array(fc.integer({ min: 1, max: 6 }), { minLength: 1, maxLength: 4 }),
+        (s, ranks) => {
+          trafficOf(fsLora(), s, ranks).forEach(({ up, down }, k) => {
+            expect([up, down]).toEqual([pair(s, ranks[k] ?? 0) + H, pair(s, ranks[k] ?? 0) + H]);
+          });
+        },
+      ),
+      { numRuns: 20 },
+    );
+  });
+
+  it("FLASC: ⌊d D⌋ values down and up, the rest being 0 or as it was", () => {
+    fc.assert(
+      fc.property(setting, (s) => {
+        const ranks = Array.from({ length: s.clients }, () => s.rank);
+        const [downDensity, upDensity] = [0.4, 0.2];
+        const strategy = flasc({ downDensity, upDensity });
+        const shape = { out: s.out, width: s.width };
+        const initial = startPair(M, shape, s.rank, "normal");
+        const run = rehearsal({ strategy, module: M, shape, members: membersOf(ranks), initial });
+        run.round(1);
+        const { sent } = run.state();
+        const D = pair(s, s.rank) + H;
+        const differing = (x: Params, y?: Params): number =>
+          [...x].reduce(
+            (sum, [name, { data }]) =>
+              sum + [...data].filter((value, i) => value !== (y ? y.get(name)?.data[i] : 0)).length,
+            0,
+          );
+        expect(differing(sent)).toBe(Math.floor(downDensity * D));
+        for (const { params } of run.round(2).updates)
+          expect(differing(params, sent)).toBe(Math.floor(upDensity * D));
+      }),
+      { numRuns: 20 },
+    );
+  });
+
+  it("SLoRA: the masked entries and H both ways, then L(r) + H", () => {
+    fc.assert(
+      fc.property(setting, fc.double({ min: 0.1, max: 1, noNaN: true }), (s, share) => {
+        const ranks = Array.from({ length: s.clients }, () => s.rank);
+        const count = Math.max(1, Math.floor(share * s.out * s.width));
+        const strategy = slora({ sparseRounds: 3, mask: () => Array.from({ length: count }, (_, i) => i) });
+        for (const { up, down } of trafficOf(strategy, s, ranks))
+          expect([up, down]).toEqual([count + H, count + H]);
+        for (const { up, down } of trafficOf(slora({ sparseRounds: 1 }), s, ranks))
+          expect([up, down]).toEqual([pair(s, s.rank) + H, pair(s, s.rank) + H]);
+      }),
+      { numRuns: 20 },
+    );
+  });
+
+  it("FL-TAC: L(r) + H both ways for each task", () => {
+    fc.assert(
+      fc.property(setting, (s) => {
+        const ranks = Array.from({ length: s.clients }, () => s.rank);
+        for (const { up, down } of trafficOf(flTac({ tasks: 2 }), s, ranks))
+          expect([up, down]).toEqual([pair(s, s.rank) + H, pair(s, s.rank) + H]);
       }),
       { numRuns: 20 },
     );

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { ceilLog2, type ExactSumOptions, exactSum } from "../../src/tensor/exact-sum.ts";
 import type { Params } from "../../src/tensor/params.ts";
 import { stream } from "../../src/tensor/random.ts";
-import { float32 } from "../../src/tensor/tensor.ts";
+import { float32, type Tensor } from "../../src/tensor/tensor.ts";
 
 const shapes = new Map([
   ["a", [2, 3]],
@@ -83,6 +83,41 @@ describe("exactSum", () => {
           const units = 2n ** BigInt(200 - exponent - (limbs === 2 ? 30 : 0));
           expect(2n * error <= BigInt(list.length) * units).toBe(true);
           expect(Math.abs(high[i]!)).toBeLessThanOrEqual(2 ** 53);
+        }
+      }
+    },
+  );
+
+  it.each([1, 2] as const)(
+    "with %i limbs a refused update leaves no trace, wherever its first bad value stands",
+    (limbs) => {
+      const many = new Map([
+        ["a", [7]],
+        ["b", [3, 3]],
+      ]);
+      const draw = stream({ seed: 3, purpose: "values" });
+      const params = (): Map<string, Tensor<"float32">> =>
+        new Map(
+          [...many].map(([name, shape]) => {
+            const size = shape.reduce((x, y) => x * y, 1);
+            return [
+              name,
+              float32(
+                shape,
+                Array.from({ length: size }, () => draw.uniformRange(-1, 1)),
+              ),
+            ];
+          }),
+        );
+      const sum = exactSum({ shapes: many, bound: 1, maxWeight: 100, limbs });
+      sum.fold(params(), 3);
+      const before = sum.partial();
+      for (const [name, shape] of many) {
+        for (let at = 0; at < shape.reduce((x, y) => x * y, 1); at++) {
+          const bad = params();
+          bad.get(name)!.data[at] = at % 2 === 0 ? Number.NaN : 1.5;
+          expect(() => sum.fold(bad, 2.5)).toThrow(`${name}[${at}]`);
+          expect(sum.partial()).toEqual(before);
         }
       }
     },

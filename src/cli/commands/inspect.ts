@@ -130,6 +130,7 @@ async function adapterFinding(path: string, limit: number): Promise<Finding> {
     rank: config.rank,
     alpha: config.alpha,
     rsLora: config.useRslora,
+    dora: config.useDora ?? false,
     base: config.baseModel ?? "not named",
     whole: config.modulesToSave.join(", ") || "none",
     parameters: size(parameters),
