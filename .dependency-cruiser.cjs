@@ -16,6 +16,8 @@ const layers = [
   "transports",
   "storage",
   "job",
+  "sweep",
+  "report",
   "cli",
 ];
 

@@ -1,6 +1,7 @@
 import { cpus, totalmem } from "node:os";
 import { parseArgs } from "node:util";
 import { runtime } from "#ort";
+import { type AggregateMethod, benchAggregate, LLAMA_7B, measureDense, measureLapack } from "./aggregate.ts";
 import { benchBeside } from "./beside.ts";
 import { benchMixed } from "./mixed.ts";
 import { benchRound } from "./round.ts";
@@ -21,6 +22,12 @@ const { positionals, values } = parseArgs({
     beside: { type: "string" },
     repeat: { type: "string" },
     clients: { type: "string" },
+    method: { type: "string", multiple: true },
+    layers: { type: "string" },
+    rank: { type: "string" },
+    drift: { type: "string" },
+    dense: { type: "string" },
+    python: { type: "string" },
   },
 });
 const number = (text: string | undefined): number | undefined =>
@@ -73,9 +80,24 @@ if (values.beside !== undefined) {
 } else if (what === "round") {
   const figures = await benchRound({ clients: number(values.clients) ?? 1000, bytes: 1_000_000 });
   console.log(JSON.stringify({ bench: "round", ...figures, ...machine }));
+} else if (what === "aggregate") {
+  const size = number(values.dense) ?? 512;
+  const { python } = values;
+  const dense = python === undefined ? measureDense(size) : await measureLapack(python, size);
+  for (const method of (values.method ?? ["flexlora", "fedex-lora", "frlora"]) as AggregateMethod[]) {
+    const shape = {
+      ...LLAMA_7B,
+      layers: number(values.layers) ?? LLAMA_7B.layers,
+      clients: number(values.clients) ?? LLAMA_7B.clients,
+      rank: number(values.rank) ?? LLAMA_7B.rank,
+      drift: number(values.drift) ?? LLAMA_7B.drift,
+    };
+    const figures = await benchAggregate(method, shape, { dense });
+    console.log(JSON.stringify({ ...figures, ...machine }));
+  }
 } else {
   console.error(
-    `bench: got "${what ?? ""}", expected step, mixed or round; for example: npm run bench -- step --model smollm2`,
+    `bench: got "${what ?? ""}", expected step, mixed, round or aggregate; for example: npm run bench -- step --model smollm2`,
   );
   process.exitCode = 2;
 }

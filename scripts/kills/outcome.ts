@@ -21,7 +21,8 @@ export async function outcomeOf(folder: string): Promise<Outcome> {
   for (const name of names) {
     if (/^adapter\/|\.safetensors$/.test(name)) outcome.set(name, sha256(readFileSync(join(folder, name))));
   }
-  outcome.set("files", names.filter((name) => !name.startsWith("blobs")).join(" "));
+  // Event files of TensorBoard are named by the second in which a process opened them.
+  outcome.set("files", names.filter((name) => !/^(blobs|tensorboard)/.test(name)).join(" "));
   const store = await openRunFolder(folder);
   try {
     let state = emptyRun;

@@ -1,5 +1,5 @@
 import { type FedsaLoraState, fedsaLora } from "../../src/strategies/fedsa-lora.ts";
-import { type FlascState, flasc, flascAdamw } from "../../src/strategies/flasc.ts";
+import { type FlascState, flasc, flascAdamw, spread } from "../../src/strategies/flasc.ts";
 import { type FsLoraState, fsLora } from "../../src/strategies/fslora.ts";
 import { type SloraState, slora } from "../../src/strategies/slora.ts";
 import { svd } from "../../src/tensor/linalg.ts";
@@ -75,23 +75,24 @@ const sparse: Observe<FlascState> = (federation, _, { updates, before, result, i
     const flattened = order.flatMap((name) => [...values(params.get(name))]);
     return flattened.flatMap((x, i) => (x === 0 ? [] : [i]));
   };
-  const moves = new Map(updates.map((update) => [update.client.id, sub(update.params, before.sent)]));
+  const sent = spread(before.sent, federation.initial);
+  const moves = new Map(updates.map((update) => [update.client.id, spread(update, federation.initial)]));
   const dense = federation.effective(strategy.global(result.state), client, offset);
-  const masked = federation.effective(result.state.sent, client, offset);
+  const masked = federation.effective(spread(result.state.sent, federation.initial), client, offset);
   const all = <T>(value: T) => Object.fromEntries(clients.map(({ id }) => [id, value]));
   const mean = order.map((name): [string, Float64Array] => {
-    const sum = values(before.sent.get(name)).map(() => 0);
+    const sum = values(federation.initial.get(name)).map(() => 0);
     for (const move of moves.values())
       values(move.get(name)).forEach((x, i) => {
         sum[i] = (sum[i] ?? 0) - x / moves.size;
       });
     return [name.replace(/\.lora_([AB])\.weight$/, ".lora$1"), sum];
   });
-  const downMask = support(before.sent);
+  const downMask = support(sent);
   const upMask = Object.fromEntries([...moves].map(([id, move]) => [id, support(move)]));
   return {
     downMask,
-    broadcast: all(named(before.sent)),
+    broadcast: all(named(sent)),
     upMask,
     pseudoGradient: Object.fromEntries(mean),
     effective: all(weightsOf(dense)),

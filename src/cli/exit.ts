@@ -39,6 +39,7 @@ const failures: ReadonlySet<string> = new Set([
   "round-failed",
   "run-damaged",
   "run-over",
+  "runs-failed",
   "state-damaged",
   "verify-failed",
   "worker-lost",

@@ -10,7 +10,10 @@ import { exportRun } from "./commands/export.ts";
 import { generate } from "./commands/generate.ts";
 import { init } from "./commands/init.ts";
 import { inspect } from "./commands/inspect.ts";
+import { methods } from "./commands/methods.ts";
+import { report } from "./commands/report.ts";
 import { run } from "./commands/run.ts";
+import { sweep } from "./commands/sweep.ts";
 import { verify } from "./commands/verify.ts";
 import { version } from "./commands/version.ts";
 import { errorLines, errorRecord, exitCodeOf, exitCodes, usageError } from "./exit.ts";
@@ -20,10 +23,13 @@ import { lines, type Terminal } from "./terminal.ts";
 
 const commands: readonly Command[] = [
   run,
+  sweep,
   evaluate,
   generate,
   exportRun,
   inspect,
+  methods,
+  report,
   data,
   verify,
   init,

@@ -7,6 +7,8 @@ export interface PictureOptions {
   readonly labels?: readonly Label[];
   /** Most labels with a column of their own; the rest share one. */
   readonly maxLabels?: number;
+  /** What is counted, as the head of its column. Default: examples. */
+  readonly counted?: string;
 }
 
 const shades = ["·", "░", "▒", "▓", "█"];
@@ -17,7 +19,7 @@ const shades = ["·", "░", "▒", "▓", "█"];
  */
 export function picture(
   partition: Partition,
-  { width = 40, labels, maxLabels = 20 }: PictureOptions = {},
+  { width = 40, labels, maxLabels = 20, counted = "examples" }: PictureOptions = {},
 ): string {
   const sizes = [...partition.values()].map((indices) => indices.length);
   const largest = sizes.reduce((a, b) => Math.max(a, b), 0);
@@ -26,13 +28,13 @@ export function picture(
     (most, name) => Math.max(most, name.length),
     "client".length,
   );
-  const sizeWidth = Math.max(String(total).length, "examples".length);
+  const sizeWidth = Math.max(String(total).length, counted.length);
   const shown = labels === undefined ? [] : labelColumns(partition, labels, maxLabels);
   const cellWidth = Math.max(shown.length, "labels".length);
   const line = (name: string, size: string, cells: string, bar: string): string =>
     `${name.padEnd(nameWidth)}  ${size.padStart(sizeWidth)}  ${cells === "" ? "" : `${cells.padEnd(cellWidth)}  `}${bar}`.trimEnd();
 
-  const head = line("client", "examples", shown.length === 0 ? "" : "labels", "");
+  const head = line("client", counted, shown.length === 0 ? "" : "labels", "");
   const body = [...partition].map(([name, indices]) => {
     const filled =
       largest === 0

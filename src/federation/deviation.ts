@@ -1,4 +1,4 @@
-import { type Matrix, matmul, matrix, transpose } from "../tensor/matrix.ts";
+import { gram, matrix, rowVectors, transpose } from "../tensor/matrix.ts";
 import type { Params } from "../tensor/params.ts";
 import { factorMatrix, floats, loraModules, loraPair } from "./low-rank.ts";
 import type { Update } from "./strategy.ts";
@@ -89,9 +89,18 @@ function* lowRankDeviations(
     });
     left.data.set(b.data, terms * b.data.length);
     right.data.set(a.data, terms * a.data.length);
-    let squared = 0;
-    for (let k = 0; k < terms; k++) squared += ownAndEarlier(left, right, k * rank, (k + 1) * rank);
-    const ideal = squared + ownAndEarlier(left, right, terms * rank, (terms + 1) * rank); // of B A + deviation
+    const outer = gram([rowVectors(left)]);
+    const inner = gram([rowVectors(right)]);
+    const count = rank * (terms + 1);
+    let squared = 0; // of the deviation
+    let ideal = 0; // of B A + deviation
+    for (let i = 0; i < count; i++) {
+      for (let j = 0; j < count; j++) {
+        const product = (outer.data[i * count + j] ?? 0) * (inner.data[i * count + j] ?? 0);
+        ideal += product;
+        if (i < rank * terms && j < rank * terms) squared += product;
+      }
+    }
     yield {
       module,
       deviation: scaling * Math.sqrt(Math.max(0, squared)),
@@ -114,22 +123,6 @@ function subtract(
     target[i] = factor * difference;
     sum[i] = sum[i]! + share * difference;
   }
-}
-
-/**
- * What the terms [start, end) of `sum_i l_i r_i'` add to its squared norm `sum_ij <l_i, l_j> <r_i, r_j>`: their products
- * with each other, and twice those with the terms before. Vectors are rows.
- */
-function ownAndEarlier(left: Matrix, right: Matrix, start: number, end: number): number {
-  const outer = matmul(rowRange(left, start, end), rowRange(left, 0, end), { transposeB: true }).data;
-  const inner = matmul(rowRange(right, start, end), rowRange(right, 0, end), { transposeB: true }).data;
-  let sum = 0;
-  for (let i = 0; i < outer.length; i++) sum += (i % end < start ? 2 : 1) * outer[i]! * inner[i]!;
-  return sum;
-}
-
-function rowRange({ cols, data }: Matrix, start: number, end: number): Matrix {
-  return { rows: end - start, cols, data: data.subarray(start * cols, end * cols) };
 }
 
 function* denseDeviations({ updates, weights, before, after }: Aggregation): Generator<Measured> {

@@ -65,6 +65,8 @@ export interface FederateOptions<State extends StateTree> {
   readonly trainer: ClientTrainer;
   /** Rounds in all, those of an interrupted run included. */
   readonly rounds: number;
+  /** Ends the run before `rounds`: asked with the records of all rounds so far, also those of an interrupted run. */
+  readonly until?: (rounds: readonly Round[]) => boolean;
   readonly seed: number;
   /** Whatever else decides the result (model, data, optimizer): a run continues only under an equal description. */
   readonly config?: Json;
@@ -110,6 +112,7 @@ export async function* federate<State extends StateTree>(
     initial,
     trainer,
     rounds,
+    until = () => false,
     seed,
     config = null,
     base = { root: "pretrained", bytes: 0 },
@@ -265,7 +268,9 @@ export async function* federate<State extends StateTree>(
   try {
     for (;;) {
       signal.throwIfAborted();
-      const step = nextStep(ledger.state, { rounds, evaluates: evaluate !== undefined });
+      const made = ledger.state.rounds;
+      const last = until(made) ? made.length : rounds;
+      const step = nextStep(ledger.state, { rounds: last, evaluates: evaluate !== undefined });
       switch (step.kind) {
         case "create": {
           const ids = await sha256Text(canonicalJson([...clients.values()]));

@@ -1,4 +1,4 @@
-import { firstColumns, firstRows, type Matrix, matrix } from "../tensor/matrix.ts";
+import { type Factor, firstColumns, firstRows, type Matrix, matrix } from "../tensor/matrix.ts";
 import { mapParams, type Params, select, weightedMean } from "../tensor/params.ts";
 import { type StreamKey, stream } from "../tensor/random.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -149,6 +149,12 @@ export function meanOfOthers(updates: readonly Update[], weights: readonly numbe
 export function factorMatrix(tensor: Tensor): Matrix {
   const [rows = 0, cols = 0] = tensor.shape;
   return { rows, cols, data: new Float64Array(floats(tensor)) };
+}
+
+/** A float tensor of two dimensions as a factor of a low-rank term, its values shared. */
+export function factorOf(tensor: Tensor): Factor {
+  const [rows = 0, cols = 0] = tensor.shape;
+  return { rows, cols, data: floats(tensor) };
 }
 
 /** A matrix as a tensor of the dtype of `like`, each entry rounded once. */

@@ -59,7 +59,7 @@ export interface Payload {
   readonly stage?: string;
 }
 
-/** Client to server. `params` are the trained parameters, never a delta: deltas are the wire codec's business. */
+/** Client to server. `params` are the trained parameters; deltas only where the strategy declares `sendsDeltas`. */
 export interface Update {
   readonly client: ClientRef;
   readonly numExamples: number;
@@ -114,6 +114,10 @@ export interface Declarations {
   readonly needsDense?: boolean;
   /** Needs an optimizer that projects gradients (`Optimizer.projection`). */
   readonly needsProjection?: boolean;
+  /** Clients upload how far parameters moved, not where they are: what did not move is 0. */
+  readonly sendsDeltas?: boolean;
+  /** Reads mean gradients off the way that a client went: needs gradient descent without momentum, at one step size. */
+  readonly needsPlainSgd?: boolean;
 }
 
 /** What a client holds when a round begins. */

@@ -8,6 +8,7 @@ import { type Evaluation, type LocalTrainer, localTrainer } from "../federation/
 import { openFolder } from "../formats/files.node.ts";
 import { readPeftAdapter } from "../formats/peft.ts";
 import { meanSquaredError, pearson, spearman } from "../metrics/correlation.ts";
+import { matthewsCorrelation } from "../metrics/matthews.ts";
 import type { LoadedModel } from "../models/load.ts";
 import type { Params } from "../tensor/params.ts";
 import { openPool, type Pool, type PoolPlan, planPool } from "../train/pool.node.ts";
@@ -110,10 +111,14 @@ export async function assemble(job: Job & { readonly out: string }): Promise<Ass
     adapter: adapter.text,
     trainable: countOf(initial),
     strategy: { name: strategy.name, paper: strategy.paper },
-    silos: silos.map(({ name, examples }) => ({ name, examples: examples.length })),
+    silos: silos.map(({ name, examples }) => {
+      const labels = data.labels?.get(name);
+      return { name, examples: examples.length, ...(labels === undefined ? {} : { labels }) };
+    }),
     picture: data.picture,
     perRound,
     rounds: job.rounds,
+    ...(job.budget === undefined ? {} : { budget: job.budget }),
     heldOut: { split: job.evaluation.split, examples: heldOut.length },
     device: job.device,
     workers: plan.workers,
@@ -206,12 +211,15 @@ export function measurements(
     loss,
     ...(task === "causal-lm" ? { perplexity: Math.exp(loss) } : {}),
     ...(accuracy === undefined ? {} : { accuracy }),
+    ...(task === "sequence-classification" && predictions !== undefined
+      ? { mcc: matthewsCorrelation(predictions, targetsOf(examples)) }
+      : {}),
     ...(task === "regression" && predictions !== undefined ? agreement(predictions, examples) : {}),
   };
 }
 
 function agreement(predictions: readonly number[], examples: readonly Example[]): Record<string, number> {
-  const targets = examples.map(({ label = Number.NaN }) => label);
+  const targets = targetsOf(examples);
   const [linear, ranked] = [pearson(predictions, targets), spearman(predictions, targets)];
   return {
     ...(linear === undefined ? {} : { pearson: linear }),
@@ -219,6 +227,8 @@ function agreement(predictions: readonly number[], examples: readonly Example[])
     mse: meanSquaredError(predictions, targets),
   };
 }
+
+const targetsOf = (examples: readonly Example[]): number[] => examples.map(({ label = Number.NaN }) => label);
 
 /** Number of scalars of a set of tensors. */
 export function countOf(params: Params): number {
@@ -229,7 +239,11 @@ function pooled(silos: readonly Silo[]): Silo {
   return { name: "all", examples: silos.flatMap(({ examples }) => examples) };
 }
 
-function clientsOfRound({ participation, clientsPerRound }: Job, all: number): number {
+/** How many of all clients a round waits for. */
+export function clientsOfRound(
+  { participation, clientsPerRound }: Pick<Job, "participation" | "clientsPerRound">,
+  all: number,
+): number {
   return Math.min(all, clientsPerRound ?? Math.max(1, Math.round(participation * all)));
 }
 

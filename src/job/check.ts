@@ -21,7 +21,10 @@ export function checkJob(raw: unknown, placeOf?: PlaceOf): Job {
   const parsed = jobSchema.safeParse(raw);
   const problems = parsed.success
     ? crossProblems(parsed.data)
-    : [...parsed.error.issues.flatMap((issue) => problemsOf(issue, raw)), ...crossProblems(soundParts(raw))];
+    : [
+        ...parsed.error.issues.flatMap((issue) => problemsOf(issue, raw, jobJsonSchema())),
+        ...crossProblems(soundParts(raw)),
+      ];
   if (problems.length > 0) throw new JobError(problems, placeOf);
   if (!parsed.success) throw new JobError([{ path: "", got: described(raw), expected: "a job" }], placeOf);
   return parsed.data;
@@ -46,8 +49,8 @@ function soundParts(raw: unknown): Partial<Job> {
   return parts;
 }
 
-function problemsOf(issue: z.core.$ZodIssue, raw: unknown): Problem[] {
-  const root = jobJsonSchema();
+/** What an issue of zod says of a raw value, in the words of the JSON Schema of its format. */
+export function problemsOf(issue: z.core.$ZodIssue, raw: unknown, root: SchemaNode): Problem[] {
   const path = issue.path.map((key): PathKey => (typeof key === "number" ? key : String(key)));
   if (issue.code === "unrecognized_keys") return issue.keys.map((key) => unknownKey(root, path, key, raw));
   // The keys of a mapping with free names fail through their own issues.

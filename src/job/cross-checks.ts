@@ -9,6 +9,7 @@ import { jobStrategy } from "./updates.ts";
 export function crossProblems(job: Partial<Job>): Problem[] {
   return [
     ...lengthProblems(job),
+    ...budgetProblems(job),
     ...cohortProblems(job),
     ...dataProblems(job),
     ...partitionProblems(job),
@@ -28,6 +29,11 @@ function lengthProblems({ local }: { readonly local?: Pick<Job["local"], "epochs
       next: "remove local.epochs or local.steps",
     },
   ];
+}
+
+function budgetProblems({ budget }: Partial<Job>): Problem[] {
+  if (budget === undefined || (budget.bytes === undefined) !== (budget.steps === undefined)) return [];
+  return [{ path: "budget", got: described(budget), expected: "one of bytes and steps" }];
 }
 
 function cohortProblems({ participation, clientsPerRound, quorum, partition }: Partial<Job>): Problem[] {
@@ -152,6 +158,8 @@ function strategyProblems({ strategy, adapter, local }: Partial<Job>): Problem[]
       next: "write galore-adamw",
     });
   }
+  if (declares.needsPlainSgd === true && local !== undefined)
+    problems.push(...plainSgdProblems(strategy.name, local));
   if (declares.needsLowRank === true && adapter.kind === "dense") {
     problems.push({
       path: "adapter.kind",
@@ -174,6 +182,36 @@ function strategyProblems({ strategy, adapter, local }: Partial<Job>): Problem[]
       got: "unequal ranks",
       expected: `equal ranks for the strategy ${strategy.name}`,
       next: "remove adapter.ranks, or take the strategy flexlora",
+    });
+  }
+  return problems;
+}
+
+/** What keeps the way of a client from being its step size times the sum of its gradients. */
+function plainSgdProblems(strategy: string, { optimizer, schedule }: Partial<Job["local"]>): Problem[] {
+  const why = `for the strategy ${strategy}, which reads gradients off the way that a client went`;
+  const problems: Problem[] = [];
+  if (optimizer !== undefined && optimizer.name !== "sgd") {
+    problems.push({
+      path: "local.optimizer.name",
+      got: optimizer.name,
+      expected: `sgd ${why}`,
+      next: "write sgd, and a learning rate for it",
+    });
+  } else if (optimizer?.name === "sgd" && optimizer.momentum > 0) {
+    problems.push({
+      path: "local.optimizer.momentum",
+      got: String(optimizer.momentum),
+      expected: `0 ${why}`,
+      next: "remove it",
+    });
+  }
+  if (schedule !== undefined && (schedule.kind !== "constant" || schedule.warmupSteps > 0)) {
+    problems.push({
+      path: "local.schedule",
+      got: schedule.kind === "constant" ? `${schedule.warmupSteps} steps of growth` : schedule.kind,
+      expected: `one step size ${why}`,
+      next: "remove local.schedule",
     });
   }
   return problems;

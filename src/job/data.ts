@@ -30,6 +30,9 @@ export interface Silo {
   readonly examples: readonly Example[];
 }
 
+/** Numbers of records by label, of each silo. */
+export type LabelCounts = ReadonlyMap<string, Readonly<Record<string, number>>>;
+
 /** What a job's data come to. */
 export interface JobData {
   readonly silos: readonly Silo[];
@@ -37,6 +40,8 @@ export interface JobData {
   readonly test: readonly Example[];
   /** Who holds which records, as lines of text. */
   readonly picture: string;
+  /** Training records of each silo by label; absent where records have none. */
+  readonly labels?: LabelCounts;
   /** What was left out or cut, and why. */
   readonly notes: readonly string[];
 }
@@ -49,6 +54,7 @@ export interface JobRecords {
   readonly validation: readonly DataRecord[];
   readonly test: readonly DataRecord[];
   readonly picture: string;
+  readonly labels?: LabelCounts;
   readonly notes: readonly string[];
 }
 
@@ -85,9 +91,10 @@ export async function readJobRecords({
   const pick = (part: Part): DataRecord[] => records.filter((_, i) => parts[i] === part);
   const at = (indices: readonly number[]): DataRecord[] => indices.map((i) => records[i] ?? {});
   const labels =
-    labelField === undefined || task !== "sequence-classification"
+    labelField === undefined
       ? undefined
       : records.map((record) => classOf(labelOf(record, labelField), data.classes));
+  const counts = labels === undefined ? undefined : labelCounts(train, labels);
   return {
     records,
     partition: train,
@@ -97,7 +104,12 @@ export async function readJobRecords({
       ...(await fileOf(data.splits.validation, data, notes)),
     ],
     test: [...pick("test"), ...at(cut.test), ...(await fileOf(data.splits.test, data, notes))],
-    picture: picture(train, labels === undefined ? {} : { labels }),
+    picture: picture(train, {
+      ...(labels !== undefined && task === "sequence-classification" && { labels }),
+      // Packed examples are blocks; what lies in the files is records.
+      ...(data.pack && { counted: "records" }),
+    }),
+    ...(counts === undefined ? {} : { labels: counts }),
     notes,
   };
 }
@@ -138,7 +150,14 @@ export function tokenizeRecords(
   const validation = heldOutExamples("validation", read.validation);
   const test = heldOutExamples("test", read.test);
   notes.push(...notesOf(prepared, data.maxLength));
-  return { silos, validation, test, picture: read.picture, notes };
+  return {
+    silos,
+    validation,
+    test,
+    picture: read.picture,
+    ...(read.labels === undefined ? {} : { labels: read.labels }),
+    notes,
+  };
 }
 
 /** The records of which a run makes use: of what is held out, those that it evaluates. */
@@ -278,6 +297,24 @@ function labelFieldOf(partition: Job["partition"], data: DataJob, task: Job["tas
 function labelOf(record: DataRecord, field: string): Label {
   const value = record[field];
   return typeof value === "number" ? value : String(value);
+}
+
+/** More labels than this are no classes. */
+const mostLabels = 200;
+
+function labelCounts(partition: Partition, labels: readonly Label[]): LabelCounts | undefined {
+  const found = new Set([...partition.values()].flatMap((indices) => indices.map((i) => labels[i] ?? "")));
+  if (found.size > mostLabels) return undefined;
+  return new Map(
+    [...partition].map(([name, indices]) => {
+      const counts = new Map<string, number>();
+      for (const i of indices) {
+        const label = String(labels[i]);
+        counts.set(label, (counts.get(label) ?? 0) + 1);
+      }
+      return [name, Object.fromEntries(counts)];
+    }),
+  );
 }
 
 /** The name of a class that a record gives by its number. */

@@ -11,14 +11,24 @@ export interface Difference {
   readonly now: unknown;
 }
 
-/** The keys in which a resolved job differs from the one before it, apart from those that do not touch the result and from more rounds. */
+/** The keys in which a resolved job differs from the one before it, apart from those that do not touch the result and from more rounds or a larger budget. */
 export function jobDifferences(before: Job, now: Job): Difference[] {
   const [old, next] = [leaves(before), leaves(now)];
   return [...new Set([...old.keys(), ...next.keys()])]
     .filter((path) => !free.some((key) => path === key || path.startsWith(`${key}.`)))
     .filter((path) => !Object.is(old.get(path), next.get(path)))
-    .filter((path) => path !== "rounds" || now.rounds < before.rounds)
+    .filter((path) => !isLength(path) || endsEarlier(old.get(path), next.get(path)))
     .map((path) => ({ path, before: old.get(path), now: next.get(path) }));
+}
+
+/** Whether a key says when a run ends. */
+function isLength(path: string): boolean {
+  return path === "rounds" || path.startsWith("budget.");
+}
+
+/** Whether a run of this length ends before one of the other; absent is without end. */
+function endsEarlier(before: unknown, now: unknown): boolean {
+  return Number(now ?? Number.POSITIVE_INFINITY) < Number(before ?? Number.POSITIVE_INFINITY);
 }
 
 /** Throws JobError that names every key in which a run in `folder` differs from the job that would go on with it. */
@@ -30,7 +40,7 @@ export function refuseOtherJob(folder: string, before: Job, now: Job): void {
     differences.map(({ path, before: old, now: value }) => ({
       path,
       got: described(value),
-      expected: `${described(old)}${path === "rounds" ? " or more" : ""} as in the run in ${folder}`,
+      expected: `${described(old)}${isLength(path) ? " or more" : ""} as in the run in ${folder}`,
       next,
     })),
   );
@@ -38,10 +48,10 @@ export function refuseOtherJob(folder: string, before: Job, now: Job): void {
 
 /**
  * The keys of a job that decide the result of each round, by path; paths of files are left to digests of their content.
- * The number of rounds is not one of them.
+ * How long the run is is not one of them.
  */
 export function resultKeys(job: Job): Readonly<Record<string, string>> {
-  const others = [...free, "rounds", "model", "data.path", "data.splits", "adapter.from"];
+  const others = [...free, "rounds", "budget", "model", "data.path", "data.splits", "adapter.from"];
   const kept = [...leaves(job)].filter(
     ([path]) => !others.some((key) => path === key || path.startsWith(`${key}.`)),
   );

@@ -12,12 +12,19 @@ export interface RunHeader {
   /** Trained parameters. */
   readonly trainable: number;
   readonly strategy: { readonly name: string; readonly paper: string };
-  readonly silos: readonly { readonly name: string; readonly examples: number }[];
+  /** Training examples of each silo; of labelled records their numbers by label, before tokenizing left any out. */
+  readonly silos: readonly {
+    readonly name: string;
+    readonly examples: number;
+    readonly labels?: Readonly<Record<string, number>>;
+  }[];
   /** Who holds what, as lines of text. */
   readonly picture: string;
   /** Clients of a round. */
   readonly perRound: number;
   readonly rounds: number;
+  /** What may end the run before that many. */
+  readonly budget?: Job["budget"];
   readonly heldOut: { readonly split: string; readonly examples: number };
   readonly device: string;
   readonly workers: number;
@@ -43,6 +50,8 @@ export interface RunSummary {
   /** What the same exchanges would have cost with the full weights. */
   readonly bytesFull: number;
   readonly seconds: number;
+  /** Largest resident memory of a process that finished the run. */
+  readonly peakBytes: number;
   readonly samples?: { readonly prompt: string; readonly before: string; readonly after: string };
 }
 

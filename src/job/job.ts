@@ -175,6 +175,14 @@ export interface UpdatesJob {
   };
 }
 
+/** What a run may use before it ends; one of the two. */
+export interface BudgetJob {
+  /** Bytes down and up together. */
+  readonly bytes?: number;
+  /** Optimizer steps of all clients together. */
+  readonly steps?: number;
+}
+
 /** One federated run, as a file or an object; what `checkJob` returns has every default filled in. */
 export interface Job {
   readonly schema: 1;
@@ -189,6 +197,8 @@ export interface Job {
   readonly local: LocalJob;
   readonly updates: UpdatesJob;
   readonly rounds: number;
+  /** Ends the run before `rounds`, after the round in which it is used up; none where absent. */
+  readonly budget?: BudgetJob;
   /** Share of the clients in a round. */
   readonly participation: number;
   /** Clients in a round, in place of a share. */

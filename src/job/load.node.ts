@@ -6,8 +6,7 @@ import { checkJob } from "./check.ts";
 import { type TypedFlag, withFlags } from "./flags.ts";
 import type { Job } from "./job.ts";
 import { parseJobText } from "./job-text.ts";
-import { described, JobError } from "./problem.ts";
-import { valueAt } from "./schema-node.ts";
+import { described, JobError, type PlaceOf } from "./problem.ts";
 
 /** Name of the resolved job in a run folder. */
 export const resolvedJobName = "job.resolved.yaml";
@@ -30,31 +29,53 @@ export interface LoadedJob {
  * `missing-file` or `job-syntax`.
  */
 export async function loadJob({ path, flags = [], cwd }: LoadJobOptions): Promise<LoadedJob> {
-  const file = path === undefined ? undefined : await jobFile(resolve(cwd, path));
-  const text =
-    file === undefined
-      ? { value: {}, placeOf: () => undefined }
-      : parseJobText(await read(file), relativeTo(cwd, file));
-  if (file !== undefined && !isSection(text.value)) {
-    const got = described(text.value);
-    throw new JobError([
-      { path: "", got, expected: "keys such as model and data", next: `correct ${relativeTo(cwd, file)}` },
-    ]);
-  }
+  const { value, placeOf } =
+    path === undefined ? { value: { schema: 1 }, placeOf: () => undefined } : await readJobText(path, cwd);
   const typed = new Set(flags.map((flag) => flag.path));
-  const placed = mapPaths(text.value, (value) => resolve(file === undefined ? cwd : dirname(file), value));
   const overlaid = withFlags(
-    { schema: 1, ...(file === undefined ? {} : { name: nameOf(file) }), ...sectionOf(placed) },
+    value,
     flags.map((flag) =>
       isPathKey(flag.path)
         ? { ...flag, texts: flag.texts.flatMap((value) => absolute(flag.path, value, cwd)) }
         : flag,
     ),
   );
-  const schemaMissing = file !== undefined && valueAt(text.value, ["schema"]) === undefined;
-  const raw = schemaMissing ? { ...sectionOf(overlaid), schema: undefined } : overlaid;
-  const job = checkJob(raw, (at) => (typed.has(at) ? `--${at}` : text.placeOf(at)));
+  const job = checkJob(overlaid, (at) => (typed.has(at) ? `--${at}` : placeOf(at)));
   return { job: { ...job, out: job.out ?? resolve(cwd, "runs", job.name) } };
+}
+
+/**
+ * A job as its file has it, with absolute paths and a name, not yet checked. Throws TributaryError `missing-file` or
+ * `job-syntax`, or JobError where the file holds no keys.
+ */
+export async function readJobText(path: string, cwd: string): Promise<SectionText> {
+  const file = await jobFile(resolve(cwd, path));
+  const { value, placeOf } = await readSection(file, cwd, "model and data");
+  return { value: { name: nameOf(file), ...withAbsolutePaths(value, dirname(file)) }, placeOf };
+}
+
+/** A file of keys, and the line of each. */
+export interface SectionText {
+  readonly value: Readonly<Record<string, unknown>>;
+  readonly placeOf: PlaceOf;
+}
+
+/** Reads a YAML or JSON file of keys such as `keys` names. */
+export async function readSection(file: string, cwd: string, keys: string): Promise<SectionText> {
+  const shown = relativeTo(cwd, file);
+  const { value, placeOf } = parseJobText(await read(file), shown);
+  if (isSection(value)) return { value: sectionOf(value), placeOf };
+  throw new JobError([
+    { path: "", got: described(value), expected: `keys such as ${keys}`, next: `correct ${shown}` },
+  ]);
+}
+
+/** Keys of a job whose paths are relative to a folder, with absolute ones. */
+export function withAbsolutePaths(
+  keys: Readonly<Record<string, unknown>>,
+  folder: string,
+): Readonly<Record<string, unknown>> {
+  return sectionOf(mapPaths(keys, (path) => resolve(folder, path)));
 }
 
 /** The job of a run folder, its paths made absolute. */
@@ -63,10 +84,7 @@ export async function readResolvedJob(folder: string): Promise<Job | undefined> 
   const text = await readFile(file, "utf8").catch(() => undefined);
   if (text === undefined) return undefined;
   const { value, placeOf } = parseJobText(text, file);
-  return checkJob(
-    mapPaths(value, (path) => resolve(folder, path)),
-    placeOf,
-  );
+  return checkJob(withAbsolutePaths(sectionOf(value), folder), placeOf);
 }
 
 /** The job as a run folder keeps it: paths relative to the folder, so that both may move together. */
@@ -133,9 +151,10 @@ async function read(file: string): Promise<string> {
   }
 }
 
-function nameOf(file: string): string {
+/** A name for a file of keys: its own, or that of its folder where it is called as all of its kind are. */
+export function nameOf(file: string): string {
   const stem = basename(file, extname(file));
-  const named = stem === "job" || stem === "job.resolved" ? basename(dirname(file)) : stem;
+  const named = ["job", "job.resolved", "sweep"].includes(stem) ? basename(dirname(file)) : stem;
   return (
     named
       .toLowerCase()

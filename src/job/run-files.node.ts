@@ -9,6 +9,7 @@ import { openSafetensors, readTensors, writeSafetensors } from "../formats/safet
 import { lockRun } from "../storage/run-lock.ts";
 import type { Params } from "../tensor/params.ts";
 import { refuseOtherJob } from "./differences.ts";
+import type { RunSummary } from "./events.ts";
 import type { Job } from "./job.ts";
 import { readResolvedJob, resolvedJobName, resolvedJobText } from "./load.node.ts";
 
@@ -21,6 +22,9 @@ export const runFiles: {
   readonly summary: "summary.json";
   readonly journal: "journal.sqlite";
   readonly manifest: "manifest.json";
+  readonly header: "header.json";
+  readonly tensorboard: "tensorboard";
+  readonly report: "report";
 } = {
   adapter: "adapter",
   trained: "trained.safetensors",
@@ -29,6 +33,9 @@ export const runFiles: {
   summary: "summary.json",
   journal: "journal.sqlite",
   manifest: "manifest.json",
+  header: "header.json",
+  tensorboard: "tensorboard",
+  report: "report",
 };
 
 /** Whether a folder is that of a run. */
@@ -146,6 +153,12 @@ export async function readManifest(folder: string): Promise<RunManifest> {
     );
   });
   return parsed(text, join(folder, runFiles.manifest));
+}
+
+/** The summary of a run folder; undefined before the run has finished once. */
+export async function readSummary(folder: string): Promise<RunSummary | undefined> {
+  const path = join(folder, runFiles.summary);
+  return (await exists(path)) ? parsed(await readFile(path, "utf8"), path) : undefined;
 }
 
 /** The rounds that a run folder lists. */

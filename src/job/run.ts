@@ -10,15 +10,18 @@ import { nodeEnv } from "../storage/node-env.ts";
 import { openRunFolder } from "../storage/run-folder.ts";
 import { withOffset } from "./adapter.ts";
 import { type Assembly, assemble, measure, openTraining } from "./assemble.ts";
+import { isSpent } from "./budget.ts";
 import { resultKeys } from "./differences.ts";
 import type { JobEvent, RunSummary } from "./events.ts";
 import type { Job } from "./job.ts";
+import { peakMemory } from "./memory.node.ts";
 import { modelCard } from "./model-card.ts";
 import {
   keepJob,
   keepManifest,
   prepareRunFolder,
   type RunManifest,
+  readSummary,
   readTrained,
   runFiles,
   sweepRunFolder,
@@ -29,6 +32,7 @@ import {
   writeRounds,
 } from "./run-files.node.ts";
 import { sampleText } from "./sample.ts";
+import { openTensorBoard } from "./tensorboard.node.ts";
 
 export interface RunJobOptions {
   /** Start anew where the run folder holds a run. */
@@ -58,7 +62,11 @@ export async function runJob(
   try {
     await sweepRunFolder(folder);
     await keepJob(folder, job);
-    onEvent({ type: "started", header: { ...assembly.header, threads: plan.threads } });
+    const header = { ...assembly.header, threads: plan.threads };
+    await writeJson(folder, runFiles.header, header);
+    onEvent({ type: "started", header });
+    const env = nodeEnv();
+    const board = await openTensorBoard(`${folder}/${runFiles.tensorboard}`, env.wall);
     const { pool, trainer } = await openTraining(job, { ...assembly, plan });
     try {
       const manifest: RunManifest = {
@@ -89,6 +97,7 @@ export async function runJob(
         clients: assembly.clients,
         trainer,
         rounds: job.rounds,
+        until: (made) => isSpent(job.budget, made),
         seed: job.seed,
         config: await descriptionOf(job, assembly),
         base: assembly.base,
@@ -98,32 +107,36 @@ export async function runJob(
         ...(job.deadline === undefined ? {} : { deadlineMs: 1000 * job.deadline }),
         concurrency: plan.workers,
         store,
-        env: nodeEnv(),
+        env,
         ...(signal === undefined ? {} : { signal }),
         onEvent: note,
         async evaluate(state, stop) {
           last = state;
           await writeTrained(folder, state, assembly, job);
-          return isDue(state.round, job) ? measure(state, assembly, trainer, job, stop) : {};
+          return isDue(state.round, job, inOrder(rounds)) ? measure(state, assembly, trainer, job, stop) : {};
         },
       });
       for await (const round of made) {
         rounds.set(round.number, round);
         await writeRounds(folder, inOrder(rounds));
+        await board.write(inOrder(rounds), evaluations.get(0));
       }
       await writeRounds(folder, inOrder(rounds));
+      await board.write(inOrder(rounds), evaluations.get(0));
       const final = last === undefined ? undefined : { params: last.global(), offset: offsetOf(last.chain) };
       const trained = final ?? (await readTrained(folder));
       const after = await sample(assembly, job, trained, signal);
       if (after !== undefined)
         onEvent({ type: "sample", when: "after", prompt: job.generate?.prompt ?? "", text: after });
       const adapted = loraModules(trained.params).length > 0;
+      const { peakBytes = 0 } = (await readSummary(folder)) ?? {};
       const summary = summaryOf(job, assembly, {
         rounds: inOrder(rounds),
         evaluations,
         before,
         after,
         adapted,
+        peakBytes: Math.max(peakBytes, peakMemory()),
       });
       await writeJson(folder, runFiles.summary, summary);
       onEvent({ type: "finished", summary });
@@ -148,8 +161,13 @@ async function descriptionOf(job: Job, { silos, base }: Assembly): Promise<Json>
   return { job: resultKeys(job), model: base.root, examples };
 }
 
-function isDue(round: number, { rounds, evaluation: { every } }: Job): boolean {
-  return round === 0 || round === rounds || (every > 0 && round % every === 0);
+function isDue(
+  round: number,
+  { rounds, budget, evaluation: { every } }: Job,
+  made: readonly Round[],
+): boolean {
+  const last = round === rounds || isSpent(budget, made);
+  return round === 0 || last || (every > 0 && round % every === 0);
 }
 
 /** Writes what a committed state trained: the adapter, or the dense weights, and the offset of a changed base. */
@@ -194,12 +212,14 @@ function summaryOf(
     before,
     after,
     adapted,
+    peakBytes,
   }: {
     readonly rounds: readonly Round[];
     readonly evaluations: ReadonlyMap<number, Readonly<Record<string, number>>>;
     readonly before: string | undefined;
     readonly after: string | undefined;
     readonly adapted: boolean;
+    readonly peakBytes: number;
   },
 ): RunSummary {
   const sum = (value: (round: Round) => number): number =>
@@ -211,11 +231,12 @@ function summaryOf(
     ...(lora ? { adapter: `${job.out}/${runFiles.adapter}` } : {}),
     rounds: rounds.length,
     before: evaluations.get(0) ?? {},
-    after: evaluations.get(job.rounds) ?? {},
+    after: evaluations.get(rounds.at(-1)?.number ?? 0) ?? {},
     bytesDown: sum(({ bytesDown }) => bytesDown),
     bytesUp: sum(({ bytesUp }) => bytesUp),
     bytesFull: sum(({ bytesFull }) => bytesFull),
     seconds: sum(({ seconds }) => seconds),
+    peakBytes,
     ...(before === undefined || after === undefined
       ? {}
       : { samples: { prompt: job.generate?.prompt ?? "", before, after } }),

@@ -349,6 +349,13 @@ const schema = z
     local: local.describe("How a client trains in a round."),
     updates: updates.prefault({}).describe("What happens to updates between a client and the strategy."),
     rounds: whole(1).describe("Number of rounds."),
+    budget: z
+      .strictObject({
+        bytes: whole(1).exactOptional().describe("Bytes down and up together."),
+        steps: whole(1).exactOptional().describe("Optimizer steps of all clients together."),
+      })
+      .exactOptional()
+      .describe("Ends the run before rounds, after the round in which it is used up. Default: none."),
     participation: share.gt(0).default(1).describe("Share of the silos in a round."),
     clientsPerRound: whole(1).exactOptional().describe("Silos in a round, in place of a share."),
     quorum: whole(1)

@@ -32,7 +32,33 @@ import { pFedLoru } from "../strategies/pfedloru.ts";
 import { scaffold } from "../strategies/scaffold.ts";
 import { slora } from "../strategies/slora.ts";
 import { trimmedMean } from "../strategies/trimmed-mean.ts";
+import {
+  clustered,
+  controlled,
+  cores,
+  corrected,
+  experts,
+  factorizedWeights,
+  fromKnownStart,
+  keptPairs,
+  keptTimes,
+  maskedFirst,
+  merged,
+  mergedBesidePrivate,
+  mergedFromInner,
+  offline,
+  onlyA,
+  onlyB,
+  remembered,
+  restartedPairs,
+  shrinking,
+  sparseBothWays,
+  stacked,
+  unequal,
+  vectors,
+} from "./closed-forms.ts";
 import type { StrategyJob } from "./job.ts";
+import { everything, type Traffic, wholePairs } from "./traffic.ts";
 
 type NamedOptions = z.ZodObject<{ readonly name: z.ZodLiteral<string> }, z.core.$strict>;
 
@@ -42,6 +68,24 @@ export interface StrategyEntry {
   /** The name and the options, with their defaults. */
   readonly schema: NamedOptions;
   make(options: StrategyJob): Strategy;
+  /** Its page in docs/methods. */
+  readonly page: string;
+  /** What the clients train where a job asks for LoRA. */
+  readonly trains: string;
+  /** Whether the clients' effective weights end at their weighted mean. */
+  readonly exact: string;
+  /** Values of options that have no default, for examples. */
+  readonly example: Readonly<Record<string, number>>;
+  /** The optimizer that it is made for; absent where any will do. */
+  readonly optimizer?: "sgd" | "galore-adamw";
+  /** What travels and what the server keeps, in closed form. */
+  traffic(options: StrategyJob): Traffic;
+}
+
+/** What is known of a strategy beside its algorithm. */
+interface Facts<Options> extends Pick<StrategyEntry, "page" | "trains" | "exact" | "optimizer"> {
+  readonly example?: StrategyEntry["example"];
+  traffic(options: Options): Traffic;
 }
 
 const weighting = z
@@ -76,32 +120,51 @@ const firstMoment = "Decay of the server's first moment.";
 
 /** Every strategy that a job can name, in the order of the documentation. */
 export const strategyEntries: readonly StrategyEntry[] = [
-  entry("centralized", "One client with the data of all.", {}, () => centralized()),
-  entry("local-only", "Every client trains alone.", {}, () => localOnly()),
-  entry("fedavg", "The mean of the clients' parameters.", { weighting }, fedAvg),
+  entry("centralized", "One client with the data of all.", {}, () => centralized(), {
+    page: "baselines",
+    trains: "all",
+    exact: "one client",
+    traffic: () => offline,
+  }),
+  entry("local-only", "Every client trains alone.", {}, () => localOnly(), {
+    page: "baselines",
+    trains: "all",
+    exact: "there is no aggregate",
+    traffic: () => offline,
+  }),
+  entry("fedavg", "The mean of the clients' parameters.", { weighting }, fedAvg, {
+    page: "fedavg",
+    trains: "all",
+    exact: "weights: yes; factors: no",
+    traffic: () => everything,
+  }),
   entry(
     "fedprox",
     "FedAvg with a proximal term.",
     { weighting, mu: z.number().min(0).default(0.01).describe("Weight of the proximal term.") },
     fedProx,
+    { page: "fedprox", trains: "all", exact: "weights: yes; factors: no", traffic: () => everything },
   ),
   entry(
     "fedadagrad",
     "FedAvg with an Adagrad step on the server.",
     { weighting, serverLearningRate, beta1: beta1.default(0).describe(firstMoment), tau },
     fedAdagrad,
+    { page: "fedopt", trains: "all", exact: "no: a step towards it", traffic: () => keptTimes(3) },
   ),
   entry(
     "fedadam",
     "FedAvg with an Adam step on the server.",
     { weighting, serverLearningRate, beta1: beta1.default(0.9).describe(firstMoment), beta2, tau },
     fedAdam,
+    { page: "fedopt", trains: "all", exact: "no: a step towards it", traffic: () => keptTimes(3) },
   ),
   entry(
     "fedyogi",
     "FedAvg with a Yogi step on the server.",
     { weighting, serverLearningRate, beta1: beta1.default(0.9).describe(firstMoment), beta2, tau },
     fedYogi,
+    { page: "fedopt", trains: "all", exact: "no: a step towards it", traffic: () => keptTimes(3) },
   ),
   entry(
     "fedavgm",
@@ -112,12 +175,20 @@ export const strategyEntries: readonly StrategyEntry[] = [
       beta: beta1.default(0.9).describe(firstMoment),
     },
     fedAvgM,
+    { page: "fedavgm", trains: "all", exact: "no: momentum goes on", traffic: () => keptTimes(2) },
   ),
   entry(
     "scaffold",
     "FedAvg whose clients correct their gradients by control variates; for the optimizer sgd.",
     { serverLearningRate: serverLearningRate.default(1) },
     scaffold,
+    {
+      page: "scaffold",
+      trains: "all",
+      exact: "weights: yes; factors: no",
+      optimizer: "sgd",
+      traffic: () => controlled,
+    },
   ),
   entry(
     "fedbuff",
@@ -135,8 +206,19 @@ export const strategyEntries: readonly StrategyEntry[] = [
         .describe("What the sum of the weighted changes is divided by."),
     },
     fedBuff,
+    {
+      page: "fedbuff",
+      trains: "all",
+      exact: "no: late ones count less",
+      traffic: ({ maxStaleness }) => remembered(maxStaleness),
+    },
   ),
-  entry("coordinate-median", "The median of every number.", {}, () => coordinateMedian()),
+  entry("coordinate-median", "The median of every number.", {}, () => coordinateMedian(), {
+    page: "robust",
+    trains: "all",
+    exact: "no: outvotes outliers",
+    traffic: () => everything,
+  }),
   entry(
     "trimmed-mean",
     "The mean of every number without its extremes.",
@@ -149,13 +231,20 @@ export const strategyEntries: readonly StrategyEntry[] = [
         .describe("Share of the clients that is dropped at each end."),
     },
     trimmedMean,
+    { page: "robust", trains: "all", exact: "no: drops extremes", traffic: () => everything },
   ),
-  entry("krum", "The update whose nearest others are nearest.", { byzantine }, krum),
+  entry("krum", "The update whose nearest others are nearest.", { byzantine }, krum, {
+    page: "robust",
+    trains: "all",
+    exact: "no: one client",
+    traffic: () => everything,
+  }),
   entry(
     "multi-krum",
     "The mean of the updates with the best Krum scores.",
     { byzantine, keep: z.int().min(1).default(3).describe("Updates that are averaged.") },
     multiKrum,
+    { page: "robust", trains: "all", exact: "no: some clients", traffic: () => everything },
   ),
   entry(
     "geometric-median",
@@ -166,6 +255,7 @@ export const strategyEntries: readonly StrategyEntry[] = [
       nu: z.number().positive().default(1e-6).describe("Distance below which nearness counts no more."),
     },
     geometricMedian,
+    { page: "robust", trains: "all", exact: "no: distant ones count less", traffic: () => everything },
   ),
   entry(
     "fedftg",
@@ -178,30 +268,70 @@ export const strategyEntries: readonly StrategyEntry[] = [
         .describe("What a client keeps of its optimizer: all, the projectors, or nothing."),
     },
     fedFtg,
+    {
+      page: "fedftg",
+      trains: "chosen weights",
+      exact: "yes",
+      optimizer: "galore-adamw",
+      traffic: () => everything,
+    },
   ),
-  entry("fedit", "The means of A and of B.", { weighting }, fedIt),
-  entry("ffa-lora", "A frozen at its start; the mean of B.", { weighting }, ffaLora),
-  entry("flexlora", "The mean of the products, cut to each client's rank.", { weighting }, flexLora),
+  entry("fedit", "The means of A and of B.", { weighting }, fedIt, {
+    page: "fedit",
+    trains: "A, B",
+    exact: "no: off by R",
+    traffic: () => wholePairs,
+  }),
+  entry("ffa-lora", "A frozen at its start; the mean of B.", { weighting }, ffaLora, {
+    page: "ffa-lora",
+    trains: "B",
+    exact: "yes",
+    traffic: () => onlyB,
+  }),
+  entry("flexlora", "The mean of the products, cut to each client's rank.", { weighting }, flexLora, {
+    page: "flexlora",
+    trains: "A, B of rank r_k",
+    exact: "best of rank r_k",
+    traffic: () => unequal,
+  }),
   entry(
     "fedex-lora",
     "FedIT, and what its mean got wrong goes to the base.",
     { weighting, residualRank },
     fedexLora,
+    {
+      page: "fedex-lora",
+      trains: "A, B",
+      exact: "yes; best of rank q",
+      traffic: ({ residualRank }) => corrected(residualRank),
+    },
   ),
   entry(
     "fedex-lora-reinit",
     "FedEx-LoRA whose factors start anew in each round.",
     { weighting },
     fedexLoraReinit,
+    { page: "fedex-lora", trains: "A, B, new each round", exact: "yes", traffic: () => restartedPairs },
   ),
   entry(
     "fedex-lora-keep-local",
     "FedEx-LoRA whose clients keep their factors.",
     { weighting },
     fedexLoraKeepLocal,
+    { page: "fedex-lora", trains: "A, B, own", exact: "yes", traffic: () => keptPairs },
   ),
-  entry("flora", "The stack of the factors goes to the base; clients start anew.", { weighting }, flora),
-  entry("fedloru", "FedIT whose mean product goes to the base every few rounds.", loru, fedLoru),
+  entry("flora", "The stack of the factors goes to the base; clients start anew.", { weighting }, flora, {
+    page: "flora",
+    trains: "A, B of rank r_k, new each round",
+    exact: "yes",
+    traffic: () => stacked,
+  }),
+  entry("fedloru", "FedIT whose mean product goes to the base every few rounds.", loru, fedLoru, {
+    page: "fedloru",
+    trains: "A, B",
+    exact: "no: off by R",
+    traffic: (options) => merged(options),
+  }),
   entry(
     "pfedloru",
     "FedLoRU beside a second pair that every client keeps to itself.",
@@ -214,6 +344,12 @@ export const strategyEntries: readonly StrategyEntry[] = [
         .describe("Factor of the private product. Default: that of the shared one."),
     },
     pFedLoru,
+    {
+      page: "fedloru",
+      trains: "A, B and an own pair",
+      exact: "no: off by R",
+      traffic: (options) => mergedBesidePrivate(options),
+    },
   ),
   entry(
     "mfedloru",
@@ -227,6 +363,12 @@ export const strategyEntries: readonly StrategyEntry[] = [
       alphaB: z.number().positive().default(1).describe("Factor of the inner product of B."),
     },
     mFedLoru,
+    {
+      page: "fedloru",
+      trains: "factors of A and of B, of rank r_k",
+      exact: "no: off by R",
+      traffic: ({ innerRanks, ...merging }) => mergedFromInner(merging, innerRanks),
+    },
   ),
   entry(
     "lora-fair",
@@ -243,6 +385,7 @@ export const strategyEntries: readonly StrategyEntry[] = [
         .describe("Maximizes the cosine, as in the paper. Default: minimizes the distance."),
     },
     loraFair,
+    { page: "lora-fair", trains: "A, B", exact: "no: nearer than FedIT", traffic: () => wholePairs },
   ),
   entry(
     "hetlora",
@@ -258,6 +401,7 @@ export const strategyEntries: readonly StrategyEntry[] = [
         .describe("Whether clients count by their norm in each module, or over all."),
     },
     hetLora,
+    { page: "hetlora", trains: "A, B of rank r_k", exact: "no: weights by norm", traffic: () => shrinking },
   ),
   entry(
     "fedhm",
@@ -273,6 +417,12 @@ export const strategyEntries: readonly StrategyEntry[] = [
         .describe("Endings of the names of matrices that stay whole. Default: heads."),
     },
     fedHm,
+    {
+      page: "fedhm",
+      trains: "factors of the weights",
+      exact: "best of width q_k",
+      traffic: ({ ratios, whole }) => factorizedWeights(ratios, whole),
+    },
   ),
   entry(
     "flasc",
@@ -283,8 +433,19 @@ export const strategyEntries: readonly StrategyEntry[] = [
       serverLearningRate: serverLearningRate.default(1),
     },
     flasc,
+    {
+      page: "flasc",
+      trains: "A, B",
+      exact: "no: sparse moves",
+      traffic: (options) => sparseBothWays(options, 1),
+    },
   ),
-  entry("fslora", "Clients train a part of the components, drawn anew each round.", {}, () => fsLora()),
+  entry("fslora", "Clients train a part of the components, drawn anew each round.", {}, () => fsLora(), {
+    page: "fslora",
+    trains: "r_k of r components",
+    exact: "no: right on average",
+    traffic: () => unequal,
+  }),
   entry(
     "flasc-adamw",
     "FLASC with an AdamW step on the server.",
@@ -298,13 +459,30 @@ export const strategyEntries: readonly StrategyEntry[] = [
       weightDecay: z.number().min(0).default(0.01).describe("Decay of all of the server's weights."),
     },
     flascAdamw,
+    {
+      page: "flasc",
+      trains: "A, B",
+      exact: "no: a step along sparse moves",
+      traffic: (options) => sparseBothWays(options, 3),
+    },
   ),
-  entry("fedsa-lora", "The mean of A; every client keeps its B.", { weighting }, fedsaLora),
+  entry("fedsa-lora", "The mean of A; every client keeps its B.", { weighting }, fedsaLora, {
+    page: "fedsa-lora",
+    trains: "A, B",
+    exact: "each keeps its B",
+    traffic: () => onlyA,
+  }),
   entry(
     "fedsa-vera",
     "The mean of VeRA's lambda_d; every client keeps its lambda_b.",
     { weighting },
     fedsaVera,
+    {
+      page: "fedsa-lora",
+      trains: "VeRA: lambda_d, lambda_b",
+      exact: "each keeps its lambda_b",
+      traffic: () => vectors,
+    },
   ),
   entry(
     "slora",
@@ -315,12 +493,19 @@ export const strategyEntries: readonly StrategyEntry[] = [
       density: z.number().gt(0).max(1).default(0.01).describe("Share of the weights that they train."),
     },
     slora,
+    {
+      page: "slora",
+      trains: "masked weights, then A, B",
+      exact: "sparse: yes; then off by R",
+      traffic: ({ sparseRounds }) => maskedFirst(sparseRounds),
+    },
   ),
   entry(
     "ce-lora",
     "Three factors, of which the small core travels; each client gets a mixture of all cores.",
     {},
     () => ceLora(),
+    { page: "ce-lora", trains: "B, C, A", exact: "each keeps its A, B", traffic: () => cores },
   ),
   entry(
     "fl-tac",
@@ -330,6 +515,13 @@ export const strategyEntries: readonly StrategyEntry[] = [
       weighting: weighting.default("uniform"),
     },
     flTac,
+    {
+      page: "fl-tac",
+      trains: "A, B of each task",
+      exact: "off by R in each cluster",
+      example: { tasks: 2 },
+      traffic: ({ tasks }) => clustered(tasks),
+    },
   ),
   entry(
     "fedlease",
@@ -339,12 +531,24 @@ export const strategyEntries: readonly StrategyEntry[] = [
       maxExperts: z.int().min(2).default(4).describe("Most experts."),
     },
     fedlease,
+    {
+      page: "fedlease",
+      trains: "an expert A, B and a router",
+      exact: "off by R in each cluster",
+      traffic: ({ warmupRounds }) => experts(warmupRounds),
+    },
   ),
   entry(
     "frlora",
     "Each round starts from the principal components of the base, which gathers the changes.",
     { weighting: weighting.default("uniform") },
     frLora,
+    {
+      page: "frlora",
+      trains: "A, B from principal components",
+      exact: "no: off by R",
+      traffic: () => fromKnownStart,
+    },
   ),
 ];
 
@@ -373,11 +577,15 @@ function entry<Shape extends z.ZodRawShape>(
   description: string,
   shape: Shape,
   make: (options: z.output<z.ZodObject<Shape>>) => Strategy,
+  { traffic, ...facts }: Facts<z.output<z.ZodObject<Shape>>>,
 ): StrategyEntry {
   const options = z.object(shape);
   return {
     name,
     schema: z.strictObject({ name: z.literal(name), ...shape }).describe(description),
     make: (job) => make(options.parse(job)),
+    example: {},
+    ...facts,
+    traffic: (job) => traffic(options.parse(job)),
   };
 }

@@ -1,6 +1,7 @@
 import { measurements } from "../federation/deviation.ts";
 import {
   factorMatrix,
+  factorOf,
   isFactor,
   likeTensor,
   loraModules,
@@ -13,8 +14,15 @@ import {
 } from "../federation/low-rank.ts";
 import type { BaseChange, StateTree, Strategy, Update } from "../federation/strategy.ts";
 import { commonScaling, normalized, type Weighting, weightsOf } from "../federation/weights.ts";
-import { type LowRankTerm, productNormSquared, type Svd, svdOfSum, truncate } from "../tensor/linalg.ts";
-import { type Matrix, matmul, matrix } from "../tensor/matrix.ts";
+import {
+  type LowRankTerm,
+  type PartialSvd,
+  productNormSquared,
+  type Svd,
+  svdOfSum,
+  truncate,
+} from "../tensor/linalg.ts";
+import { type Factor, type Matrix, matmul, matrix } from "../tensor/matrix.ts";
 import { type Params, select, weightedMean } from "../tensor/params.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
@@ -226,11 +234,8 @@ function intoBase(
   for (const { module, change, ideal } of corrections) {
     const like = loraPair(updates[0]?.params ?? new Map(), module).loraB;
     const norm = Math.sqrt(productNormSquared(ideal)); // ‖T‖
-    const svd = change.length > 0 ? aboveNoise(svdOfSum(change), norm) : undefined;
-    const sent = svd && truncate(svd, q);
-    const cut =
-      svd?.singularValues.slice(sent?.singularValues.length).reduce((sum, sigma) => sum + sigma * sigma, 0) ??
-      0;
+    const sent = change.length > 0 ? aboveNoise(svdOfSum(change, q), norm, q) : undefined;
+    const cut = sent ? sent.rest.reduce((sum, sigma) => sum + sigma * sigma, 0) : 0;
     measured.push({ module, deviation: scale * Math.sqrt(cut), ideal: scale * norm });
     if (!sent || sent.singularValues.length === 0) continue;
     const factor = scaledColumns(sent); // UΣ
@@ -249,10 +254,14 @@ function intoBase(
   return { base, measurements: measurements(measured) };
 }
 
-/** Drops what rounding leaves of a sum that is zero: components below the last bit of the ideal product. */
-function aboveNoise(svd: Svd, norm: number): Svd {
+/**
+ * The q leading components and the singular values of the rest, without what rounding leaves of a sum that is zero:
+ * components below the last bit of the ideal product.
+ */
+function aboveNoise(svd: PartialSvd, norm: number, q: number): Svd & { readonly rest: Float64Array } {
   const noise = 2 ** -52 * Math.max(svd.u.rows, svd.vt.cols) * norm;
-  return truncate(svd, svd.singularValues.filter((sigma) => sigma > noise).length);
+  const real = svd.singularValues.filter((sigma) => sigma > noise);
+  return { ...truncate(svd, Math.min(q, real.length)), rest: real.slice(q) };
 }
 
 function scaledColumns({ u, singularValues }: Svd): Matrix {
@@ -263,9 +272,11 @@ function scaledColumns({ u, singularValues }: Svd): Matrix {
 
 function term(coefficient: number, params: Params, module: string): LowRankTerm {
   const { loraA, loraB } = loraPair(params, module);
-  return { coefficient, left: factorMatrix(loraB), right: factorMatrix(loraA) };
+  return { coefficient, left: factorOf(loraB), right: factorOf(loraA) };
 }
 
-function minus(x: Matrix, y: Matrix): Matrix {
-  return { ...x, data: x.data.map((value, i) => value - y.data[i]!) };
+function minus(x: Factor, y: Matrix): Matrix {
+  const difference = matrix(y.rows, y.cols);
+  for (let i = 0; i < difference.data.length; i++) difference.data[i] = x.data[i]! - y.data[i]!;
+  return difference;
 }

@@ -2,6 +2,7 @@ import { factorized } from "../adapters/factorized.ts";
 import { measurements } from "../federation/deviation.ts";
 import {
   factorMatrix,
+  factorOf,
   floats,
   floatTensor,
   isFactor,
@@ -89,7 +90,7 @@ export function fedHm({
         const terms = updates.map(({ params, client }, k) => {
           const { loraA, loraB } = loraPair(params, module);
           const coefficient = (p[k] ?? 0) * client.scaling;
-          return { coefficient, left: factorMatrix(loraB), right: factorMatrix(loraA) };
+          return { coefficient, left: factorOf(loraB), right: factorOf(loraA) };
         });
         const mean = svdOfSum(terms); // Σ p_k B_k A_k
         const { loraB, loraA } = loraPair(before, module);

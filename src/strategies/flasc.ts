@@ -1,15 +1,9 @@
 import { floats, floatTensor, isFactor } from "../federation/low-rank.ts";
-import type { LocalRule, StateTree, Strategy, Update } from "../federation/strategy.ts";
+import type { LocalRule, Payload, StateTree, Strategy, Update } from "../federation/strategy.ts";
 import { weightsOf } from "../federation/weights.ts";
-import {
-  addScaled,
-  mapParams,
-  type Params,
-  sortedNames,
-  sub,
-  weightedMean,
-  zerosLike,
-} from "../tensor/params.ts";
+import { addScaled, mapParams, type Params, sortedNames, sub, zerosLike } from "../tensor/params.ts";
+import { packPlaces, scatter } from "../tensor/places.ts";
+import type { Tensor } from "../tensor/tensor.ts";
 import { topK } from "../tensor/top-k.ts";
 
 const paper = "Kuo et al., 2024, Algorithm 1, https://arxiv.org/abs/2406.05233";
@@ -24,18 +18,26 @@ export interface FlascOptions {
   readonly serverLearningRate?: number;
 }
 
+/** Some entries of the vector of all that is trained, or of a move of it, and their places. */
+export interface Sent {
+  readonly [key: string]: StateTree;
+  readonly params: Params;
+  readonly extra: Params;
+}
+
 /** State of FLASC: the dense weights, and what of them is sent. */
 export interface FlascState {
   readonly [key: string]: StateTree;
   /** w */
   readonly params: Params;
-  /** w ⊙ m_down */
-  readonly sent: Params;
+  /** w ⊙ m_down: the values that are sent, and their places */
+  readonly sent: Sent;
 }
 
 /**
- * FLASC: clients train the adapter densely, but only its largest weights go down and only its largest moves go up. A
- * move is relative to the sparse start, and the mean move is added to the server's dense weights.
+ * FLASC: clients train the adapter densely, but only its largest weights go down and only its largest moves go up, as
+ * values and places in one vector of all that is trained. A move is relative to the sparse start, and the mean move is
+ * added to the server's dense weights. What is 0 stays at home: no B goes down before a client has moved one.
  *
  * Kuo et al., 2024, Algorithm 1. https://arxiv.org/abs/2406.05233
  */
@@ -47,12 +49,12 @@ export function flasc({
   return {
     name: "FLASC",
     paper,
-    declares: { weightedSum: true, uniformWeights: true },
+    declares: { uniformWeights: true, sendsDeltas: true },
     init: (params) => ({ params, sent: largest(params, downDensity) }),
-    broadcast: ({ sent }) => ({ params: sent }),
-    local: sparseUpload(upDensity),
-    aggregate({ params, sent }, updates) {
-      const next = addScaled(params, serverLearningRate, meanMove("FLASC", sent, updates)); // w − η g
+    broadcast: ({ sent }) => sent,
+    local: sparseExchange(upDensity),
+    aggregate({ params }, updates) {
+      const next = addScaled(params, serverLearningRate, meanMove(params, updates, upDensity)); // w − η g
       return { state: { params: next, sent: largest(next, downDensity) } };
     },
     global: ({ params }) => params,
@@ -98,17 +100,14 @@ export function flascAdamw({
   return {
     ...sparse,
     name: "FLASC, AdamW on the server",
-    local: sparseUpload(upDensity),
-    init: (params) => ({
-      params,
-      sent: largest(params, downDensity),
+    init: (params, clients) => ({
+      ...sparse.init(params, clients),
       momentum: zerosLike(params),
       secondMoment: zerosLike(params),
       step: 0,
     }),
-    broadcast: ({ sent }) => ({ params: sent }),
     aggregate(before, updates) {
-      const move = meanMove("FLASC", before.sent, updates); // −g
+      const move = meanMove(before.params, updates, upDensity); // −g
       const step = before.step + 1;
       const [correction1, correction2] = [1 - beta1 ** step, 1 - beta2 ** step];
       const momentum = combined(before.momentum, move, (m, x) => beta1 * m - (1 - beta1) * x);
@@ -129,74 +128,110 @@ export function flascAdamw({
   };
 }
 
-/** What leaves the client: the trained values where it moved furthest, the start's elsewhere. */
-function sparseUpload(density: number): LocalRule {
+const WEIGHTS = "flasc.weights";
+const MOVES = "flasc.moves";
+const PLACES = "flasc.places";
+
+/** A client starts from the weights that came and 0 elsewhere, and uploads where it moved furthest. */
+function sparseExchange(density: number): LocalRule {
   return {
-    upload({ received, params }) {
-      const start = received.params; // w₀
-      const moved = kept(sub(params, start), density); // m_up of δ_k
-      return {
-        params: mapParams(params, (tensor, name) => {
-          const values = floats(tensor);
-          const untouched = floats(start.get(name) ?? tensor);
-          const mask = moved.get(name);
-          return floatTensor(
-            tensor,
-            tensor.shape,
-            Float64Array.from(values, (x, i) => (mask?.[i] ? x : (untouched[i] ?? x))),
-          );
-        }),
-      };
+    start: ({ initial, received }) => ({ params: spread(received, initial), extra: new Map() }), // w₀
+    upload({ initial, received, params }) {
+      const moves = flattened(sub(params, spread(received, initial))); // δ_k
+      return packed(MOVES, moves, topK(moves, countOf(density, moves.length)), params);
     },
   };
 }
 
+/** What was sent, either way, as tensors like those that are trained: 0 where nothing was. */
+export function spread({ params, extra }: Pick<Payload, "params" | "extra">, like: Params): Params {
+  return unflattened(vectorOf(params.get(WEIGHTS) ?? params.get(MOVES), extra, sizeOfAll(like)), like);
+}
+
+/** w ⊙ m_down. */
+function largest(params: Params, density: number): Sent {
+  const weights = flattened(params);
+  const places = topK(weights, countOf(density, weights.length)); // m_down
+  return packed(
+    WEIGHTS,
+    weights,
+    places.filter((i) => weights[i] !== 0),
+    params,
+  );
+}
+
 /** (1/K) Σ δ̃_k = −g */
-function meanMove(who: string, start: Params, updates: readonly Update[]): Params {
-  const mean = weightedMean(
-    updates.map(({ params }) => params),
-    weightsOf(who, updates, "uniform"),
-  );
-  return sub(mean, start);
+function meanMove(params: Params, updates: readonly Update[], upDensity: number): Params {
+  const weights = weightsOf("FLASC", updates, "uniform");
+  const size = sizeOfAll(params);
+  const count = countOf(upDensity, size);
+  const mean = new Float64Array(size);
+  for (const { client, params: sent, extra } of updates) {
+    const moves = sent.get(MOVES);
+    if (moves?.data.length !== count) {
+      throw new RangeError(
+        `FLASC: client ${client.id} sent ${moves?.data.length ?? "no"} moves, expected ${count} of ${size} numbers`,
+      );
+    }
+    vectorOf(moves, extra, size).forEach((move, i) => {
+      mean[i]! += move / weights.length;
+    });
+  }
+  return unflattened(mean, params);
 }
 
-/** The largest entries of all tensors together, 0 elsewhere. */
-function largest(params: Params, density: number): Params {
-  const masks = kept(params, density);
-  return mapParams(params, (tensor, name) =>
-    floatTensor(
-      tensor,
-      tensor.shape,
-      Float64Array.from(floats(tensor), (x, i) => (masks.get(name)?.[i] ? x : 0)),
-    ),
-  );
+/** ⌊density · D⌋ */
+const countOf = (density: number, size: number): number => Math.floor(density * size);
+
+/** Chosen entries of a vector, under a name, and their places. */
+function packed(name: string, vector: Float64Array, places: Uint32Array, like: Params): Sent {
+  const tensors = [...like.values()];
+  const widest = tensors.find(({ dtype }) => dtype === "float64") ?? tensors[0];
+  const values = Float64Array.from(places, (i) => vector[i]!);
+  return {
+    params: new Map(widest && [[name, floatTensor(widest, [places.length], values)]]),
+    extra: new Map([[PLACES, packPlaces(places, vector.length)]]),
+  };
 }
 
-/**
- * Which entries are among the ⌊density · D⌋ largest of all D, by tensor. Of equal ones the first: factors come before
- * other tensors, each in order of name.
- */
-function kept(params: Params, density: number): ReadonlyMap<string, Uint8Array> {
+/** The vector of which values and places are known. */
+function vectorOf(values: Tensor | undefined, extra: Params | undefined, size: number): Float64Array {
+  const places = extra?.get(PLACES);
+  if (!values || !places) throw new RangeError("FLASC: values without places, or places without values");
+  return scatter(floats(values), places, size);
+}
+
+/** All entries as one vector, which decides ties: factors before other tensors, each in order of name. */
+function flattened(params: Params): Float64Array {
+  const vector = new Float64Array(sizeOfAll(params));
+  let at = 0;
+  for (const tensor of inOrder(params)) {
+    vector.set(floats(tensor), at);
+    at += tensor.data.length;
+  }
+  return vector;
+}
+
+/** A vector as tensors of the names, shapes and dtypes of others. */
+function unflattened(vector: Float64Array, like: Params): Params {
+  const tensors = new Map<Tensor, Tensor>();
+  let at = 0;
+  for (const tensor of inOrder(like)) {
+    const end = at + tensor.data.length;
+    tensors.set(tensor, floatTensor(tensor, tensor.shape, vector.slice(at, end)));
+    at = end;
+  }
+  return mapParams(like, (tensor) => tensors.get(tensor) ?? tensor);
+}
+
+function inOrder(params: Params): Tensor[] {
   const names = sortedNames(params);
   const order = [...names.filter(isFactor), ...names.filter((name) => !isFactor(name))];
-  const parts = order.map((name) => params.get(name)).filter((tensor) => tensor !== undefined);
-  const flat = new Float64Array(parts.reduce((size, { data }) => size + data.length, 0));
-  let end = 0;
-  for (const tensor of parts) {
-    flat.set(floats(tensor), end);
-    end += tensor.data.length;
-  }
-  const mask = new Uint8Array(flat.length);
-  for (const i of topK(flat, Math.floor(density * flat.length))) mask[i] = 1;
-  let at = 0;
-  return new Map(
-    order.map((name) => {
-      const size = params.get(name)?.data.length ?? 0;
-      at += size;
-      return [name, mask.subarray(at - size, at)];
-    }),
-  );
+  return order.flatMap((name) => params.get(name) ?? []);
 }
+
+const sizeOfAll = (params: Params): number =>
+  [...params.values()].reduce((size, { data }) => size + data.length, 0);
 
 /** Two sets combined entry by entry. */
 function combined(x: Params, y: Params, change: (x: number, y: number) => number): Params {

@@ -1,6 +1,6 @@
 import { measurements } from "../federation/deviation.ts";
 import {
-  factorMatrix,
+  factorOf,
   isFactor,
   type LoraPair,
   likeTensor,
@@ -12,7 +12,7 @@ import {
 } from "../federation/low-rank.ts";
 import type { ClientRef, StateTree, Strategy, Update } from "../federation/strategy.ts";
 import { normalized, type Weighting, weightsOf } from "../federation/weights.ts";
-import { type Svd, svdOfSum } from "../tensor/linalg.ts";
+import { type PartialSvd, type Svd, svdOfSum } from "../tensor/linalg.ts";
 import { type Matrix, matrix } from "../tensor/matrix.ts";
 import { mapParams, type Params, select, weightedMean } from "../tensor/params.ts";
 
@@ -60,7 +60,7 @@ export function flexLora({ weighting = "samples" }: FlexLoraOptions = {}): Strat
       );
       const measured: { module: string; deviation: number; ideal: number }[] = [];
       for (const module of loraModules(state.params)) {
-        const svd = meanProduct(updates, weights, module); // W_g = U Σ Vᵀ
+        const svd = meanProduct(updates, weights, module, state.ranks[0]); // W_g = U Σ Vᵀ
         const received = loraPair(state.params, module);
         for (const [name, tensor] of pairEntries(module, leftHeavy(svd, received))) next.set(name, tensor);
         for (const rank of state.ranks) {
@@ -76,18 +76,24 @@ export function flexLora({ weighting = "samples" }: FlexLoraOptions = {}): Strat
   };
 }
 
-/** The singular value decomposition of W_g = Σ p_i s_i B_i A_i, without forming W_g. */
-export function meanProduct(updates: readonly Update[], weights: readonly number[], module: string): Svd {
+/** The singular values of W_g = Σ p_i s_i B_i A_i and the vectors of the `kept` largest, without forming W_g. */
+export function meanProduct(
+  updates: readonly Update[],
+  weights: readonly number[],
+  module: string,
+  kept: number = Number.POSITIVE_INFINITY,
+): PartialSvd {
   const p = normalized(weights);
   return svdOfSum(
     updates.map(({ params, client }, i) => {
       const { loraA, loraB } = loraPair(params, module);
       return {
         coefficient: (p[i] ?? 0) * client.scaling,
-        left: factorMatrix(loraB),
-        right: factorMatrix(loraA),
+        left: factorOf(loraB),
+        right: factorOf(loraA),
       };
     }),
+    kept,
   );
 }
 

@@ -38,7 +38,7 @@ export function scaffold({ serverLearningRate = 1 }: ScaffoldOptions = {}): Stra
   return {
     name: "SCAFFOLD",
     paper: "Karimireddy et al., ICML 2020, Algorithm 1, option II, https://arxiv.org/abs/1910.06378",
-    declares: { weightedSum: true, uniformWeights: true, clientState: true },
+    declares: { weightedSum: true, uniformWeights: true, clientState: true, needsPlainSgd: true },
     init: (params) => ({ params, control: zerosLike(params) }),
     broadcast: ({ params, control }) => ({ params, extra: control }),
     local: {

@@ -1,6 +1,6 @@
 import { TributaryError } from "../errors.ts";
 import type { StateTree, Strategy } from "../federation/strategy.ts";
-import { addScaled, norm, select, sub } from "../tensor/params.ts";
+import { addScaled, norm, scale, select, sub } from "../tensor/params.ts";
 import { measuredFromSent } from "./measured.ts";
 
 /** Options of norm clipping. */
@@ -27,6 +27,10 @@ export function clipped<State extends StateTree>(
     aggregate(state, updates, context) {
       if (bound === Number.POSITIVE_INFINITY) return inner.aggregate(state, updates, context);
       const within = updates.map((update) => {
+        if (inner.declares.sendsDeltas) {
+          const length = norm(update.params);
+          return length <= bound ? update : { ...update, params: scale(update.params, bound / length) };
+        }
         const received = update.received ?? inner.broadcast(state, update.client, context).params;
         const unknown = [...update.params.keys()].find((name) => !received.has(name));
         if (unknown !== undefined) {

@@ -13,8 +13,8 @@ export function measuredFromSent<State extends StateTree>(
   { state, measurements = {} }: Aggregate<State>,
 ): Record<string, number> {
   const others = Object.entries(measurements).filter(([key]) => !/^(relativeD|d)eviation\//.test(key));
-  const { changesBase, unequalRanks, personal, uniformWeights } = declares;
-  if (changesBase || unequalRanks || personal) return Object.fromEntries(others);
+  const { changesBase, unequalRanks, personal, sendsDeltas, uniformWeights } = declares;
+  if (changesBase || unequalRanks || personal || sendsDeltas) return Object.fromEntries(others);
   const deviations = deviationOfMean({
     who: name,
     updates,

@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { aggregateShare, measureDense } from "../../bench/aggregate.ts";
 import { benchBeside } from "../../bench/beside.ts";
 import { benchMixed } from "../../bench/mixed.ts";
 import { benchStep } from "../../bench/step.ts";
@@ -41,6 +42,20 @@ test("a step's rate counts the products of the graph", async () => {
   expect(figures.productGflop * 1e9).toBeLessThan(dense * 1.3);
   expect(figures.secondsPerStep).toBeGreaterThan(0);
 });
+
+test.each(["flexlora", "fedex-lora", "frlora"] as const)(
+  "the aggregation of %s takes every module of the share once",
+  async (method) => {
+    const shape = { layers: 2, hidden: 12, intermediate: 20, clients: 3, rank: 2, drift: 0.1 };
+    const shares = [await aggregateShare(method, shape, 0, 2), await aggregateShare(method, shape, 1, 2)];
+    expect(shares.map(({ modules }) => modules)).toEqual([7, 7]);
+    for (const { seconds, making } of shares) {
+      expect(seconds).toBeGreaterThan(0);
+      expect(making).toBeGreaterThan(0);
+    }
+    expect(measureDense(24)).toMatchObject({ by: "our Jacobi", size: 24 });
+  },
+);
 
 const model = join(shared ?? "", "models/all-MiniLM-L6-v2");
 const data = join(shared ?? "", "data/glue/sst2/train.jsonl.gz");

@@ -70,6 +70,7 @@ const summary: RunSummary = {
   bytesUp: 320_000,
   bytesFull: 88_000_000,
   seconds: 4.9,
+  peakBytes: 250e6,
   samples: { prompt: "Once", before: " there was", after: " upon a time" },
 };
 

@@ -52,7 +52,14 @@ const optimizer: StrategyExpectations = {
 };
 
 const ownModels = "every client keeps a model of its own";
-const sparse = {
+/** What FLASC sends in place of the trained parameters. */
+const sparse: StrategyExpectations = {
+  down: /^flasc\.weights/,
+  up: /^flasc\.moves/,
+  extra: { down: /^flasc\.places/, up: /^flasc\.places/ },
+  further: ["flasc.weights", "flasc.moves", "flasc.places"],
+};
+const sparseMoves = {
   "single client": "the server adds a sparse move to dense weights",
   deviation: "the server never sees the trained weights, only where they moved furthest",
 };
@@ -121,12 +128,12 @@ const members = [
     up: onlyA,
     except: { "single client": ownModels, deviation: ownModels },
   }),
-  member("flasc", flasc, { ...everything, except: sparse }),
-  member("flasc", flascAdamw, { ...everything, except: sparse }, "AdamW on the server"),
+  member("flasc", flasc, { ...sparse, except: sparseMoves }),
+  member("flasc", flascAdamw, { ...sparse, except: sparseMoves }, "AdamW on the server"),
   member(
     "flasc",
     () => flasc({ downDensity: 1, upDensity: 1 }),
-    { ...everything, except: { deviation: sparse.deviation } },
+    { ...sparse, except: { deviation: sparseMoves.deviation } },
     "dense",
   ),
   member("fslora", fsLora, everything),

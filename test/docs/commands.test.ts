@@ -38,11 +38,6 @@ const proofs: Readonly<Record<string, Proof>> = {
   "npm run format": { prints: /--write/, extra: "-- --help" },
   "npm run schema": { covered: "test/job/schema.test.ts" },
   "npm run parity -- DIR": { prints: /^passed {2}optim\/schedules#0 linear/m, filled: ["DIR", "goldens"] },
-  "npm run compare": { covered: "test/docs/commands.test.ts" },
-  "npm run compare -- --seeds 1": {
-    prints: /^\| centralized LoRA [\s\S]*written to .*comparison\/README\.md/m,
-    extra: "--job comparison/job.json",
-  },
   "npm run bench -- step": {
     prints: /"bench":"step"/,
     extra: "--model minilm --batch 2 --length 16 --steps 1",
@@ -59,6 +54,12 @@ const proofs: Readonly<Record<string, Proof>> = {
   "npm run bench -- mixed --folder DIR --data medquad.jsonl.gz --batch 4 --examples 64 --max-length 512": {
     covered: "test/bench/bench.test.ts",
   },
+  ...Object.fromEntries(
+    ["deviation", "rank", "gradient", "galore"].map((name) => [
+      `npm run analyses -- ${name}`,
+      { covered: "test/analyses/analyses.test.ts" },
+    ]),
+  ),
   "npm run kills -- --times 50": { covered: "test/e2e/kills.test.ts" },
   "npx tributary verify FOLDER": { covered: "test/cli/cli.test.ts" },
   "npx vitest run test/exports --update": "tests",
@@ -88,6 +89,23 @@ const proofs: Readonly<Record<string, Proof>> = {
     covered: "test/job/examples.test.ts",
   },
 
+  "npx tributary methods": { prints: /^fedit +L\(r\) \+ H/m },
+  "npx tributary methods fedex-lora": { prints: /^fedex-lora: FedEx-LoRA$/m },
+  "npx tributary methods --cost examples/presidents/job.yaml --rank 8 --target q_proj,v_proj --clientsPerRound 4":
+    { prints: /^fedex-lora +410 kB +102 kB/m },
+  "npx tributary sweep examples/presidents/sweep.yaml": { covered: "test/sweep/sweep.test.ts" },
+  "npx tributary sweep examples/presidents/sweep.yaml --into examples/presidents/README.md": {
+    covered: "test/sweep/sweep.test.ts",
+  },
+  "npx tributary sweep examples/presidents/methods.yaml --into docs/results.md": {
+    covered: "test/sweep/plan.test.ts",
+  },
+  "npx tributary sweep examples/sst2-minilm/methods.yaml --into docs/results.md": {
+    covered: "test/sweep/sweep.test.ts",
+  },
+  "npx tributary report runs/my-job": { covered: "test/report/report.test.ts" },
+  "npx tributary report runs/my-sweep --out compared.html": { covered: "test/report/report.test.ts" },
+
   "npx tributary data show examples/presidents/job.yaml": { prints: /^Joseph R Biden +\d+/m },
   "npx tributary run examples/presidents/job.yaml --quick --out runs/quick": {
     prints: /^adapter: .*runs\/quick\/adapter/m,
@@ -98,6 +116,7 @@ const proofs: Readonly<Record<string, Proof>> = {
     prints: /^My fellow Americans/,
   },
   "npx tributary export merged runs/quick --out runs/merged": { prints: /model\.safetensors/ },
+  "npx tributary report runs/quick": { prints: /^report: .*report\.html, with \d+ plots/m },
   "npx tributary inspect runs/quick": { prints: /^rounds +2 of 2/m },
 
   "npx tributary data show examples/presidents/job.yaml --partition iid --clients 8": {
@@ -185,33 +204,8 @@ beforeAll(() => {
     join(workspace, "goldens/optim/schedules.json"),
     JSON.stringify({ schedules: [{ ...schedule, rates: [0, 0.5, 1, 0.5, 0] }] }),
   );
-  mkdirSync(join(workspace, "comparison"));
-  writeFileSync(
-    join(workspace, "comparison/README.md"),
-    "<!-- comparison: npm run compare -->\n<!-- end of comparison -->\n",
-  );
-  writeFileSync(join(workspace, "comparison/job.json"), JSON.stringify(comparison));
 });
 afterAll(() => rmSync(workspace, { recursive: true, force: true }));
-
-/** A small job for the comparison of strategies. */
-const comparison = {
-  schema: 1,
-  model: join(root, "examples/presidents/base"),
-  data: {
-    path: join(root, "examples/presidents/data/silos.jsonl"),
-    maxLength: 64,
-    splits: { field: "split" },
-  },
-  partition: { kind: "natural", field: "president" },
-  adapter: { kind: "lora", rank: 2, alpha: 4, target: ["q_proj"] },
-  strategy: { name: "fedit" },
-  local: { optimizer: { name: "adamw", learningRate: 1e-3 }, steps: 1, batchSize: 2 },
-  rounds: 1,
-  clientsPerRound: 2,
-  evaluation: { split: "test", maxExamples: 4 },
-  workers: 1,
-};
 
 interface Outcome {
   readonly code: number;

@@ -27,5 +27,13 @@ describe("the measurements of other tasks", () => {
       loss: 1,
       accuracy: 0.75,
     });
+    const labelled = [1, 0, 1, 0].map((label) => ({ inputIds: Int32Array.of(7), label }));
+    const found = measurements(
+      { loss: 1, accuracy: 0.75, predictions: [1, 0, 1, 1] },
+      "sequence-classification",
+      labelled,
+    );
+    // (tp tn - fp fn) / sqrt(...) = (2 * 1 - 1 * 0) / sqrt(3 * 2 * 2 * 1)
+    expect(found.mcc).toBeCloseTo(2 / Math.sqrt(12), 12);
   });
 });

@@ -34,8 +34,11 @@ describe("the strategies of a job", () => {
 
   it.each(strategyEntries.map(({ name }) => name))("make %s with its defaults", (name) => {
     const job = { name, ...required[name] };
-    const { needsDense, needsProjection } = strategyOf(job).declares;
-    const optimizer = { name: needsProjection ? "galore-adamw" : "adamw", learningRate: 1e-3 };
+    const { needsDense, needsProjection, needsPlainSgd } = strategyOf(job).declares;
+    const optimizer = {
+      name: needsProjection ? "galore-adamw" : needsPlainSgd ? "sgd" : "adamw",
+      learningRate: 1e-3,
+    };
     const adapter = { kind: needsDense ? "dense" : "lora" };
     const { strategy } = checkJob(rawJob({ strategy: job, adapter, local: { optimizer } }));
     expect(strategyOf(strategy).paper).not.toBe("");

@@ -57,6 +57,27 @@ describe("DoRA in a job", () => {
   });
 });
 
+describe("SCAFFOLD in a job", () => {
+  const strategy = { name: "scaffold" };
+  const sgd = { name: "sgd", learningRate: 0.1 };
+
+  it("asks for gradient descent without momentum at one step size", () => {
+    expect(() => checkJob(rawJob({ strategy }))).toThrow(
+      /local\.optimizer\.name: got adamw, expected sgd for the strategy scaffold/,
+    );
+    expect(() => checkJob(rawJob({ strategy, local: { optimizer: { ...sgd, momentum: 0.9 } } }))).toThrow(
+      /local\.optimizer\.momentum: got 0\.9, expected 0/,
+    );
+    expect(() =>
+      checkJob(rawJob({ strategy, local: { optimizer: sgd, schedule: { kind: "cosine" } } })),
+    ).toThrow(/local\.schedule: got cosine, expected one step size/);
+    expect(() =>
+      checkJob(rawJob({ strategy, local: { optimizer: sgd, schedule: { warmupSteps: 3 } } })),
+    ).toThrow(/local\.schedule: got 3 steps of growth/);
+    expect(checkJob(rawJob({ strategy, local: { optimizer: sgd } })).strategy.name).toBe("scaffold");
+  });
+});
+
 describe("FedFTG in a job", () => {
   it("asks for weights themselves and for an optimizer that projects", () => {
     const galore = { optimizer: { name: "galore-adamw", learningRate: 1e-3, rank: 4 } };

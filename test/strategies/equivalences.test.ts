@@ -2,16 +2,25 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { applyChanges } from "../../src/federation/base-chain.ts";
 import type { StateTree, Strategy, Update } from "../../src/federation/strategy.ts";
+import { coordinateMedian } from "../../src/strategies/coordinate-median.ts";
 import { fedAvg } from "../../src/strategies/fedavg.ts";
 import { fedAvgM } from "../../src/strategies/fedavgm.ts";
 import { fedexLora } from "../../src/strategies/fedex-lora.ts";
 import { fedIt } from "../../src/strategies/fedit.ts";
 import { fedLoru } from "../../src/strategies/fedloru.ts";
+import { fedProx } from "../../src/strategies/fedprox.ts";
+import { ffaLora } from "../../src/strategies/ffa-lora.ts";
+import { flTac } from "../../src/strategies/fl-tac.ts";
+import { flasc } from "../../src/strategies/flasc.ts";
 import { flexLora } from "../../src/strategies/flexlora.ts";
 import { flora } from "../../src/strategies/flora.ts";
+import { frLora } from "../../src/strategies/frlora.ts";
+import { fsLora } from "../../src/strategies/fslora.ts";
+import { geometricMedian } from "../../src/strategies/geometric-median.ts";
 import { hetLora } from "../../src/strategies/hetlora.ts";
 import { loraFair } from "../../src/strategies/lora-fair.ts";
 import { scaffold } from "../../src/strategies/scaffold.ts";
+import { trimmedMean } from "../../src/strategies/trimmed-mean.ts";
 import { zerosLike } from "../../src/tensor/params.ts";
 import {
   combination,
@@ -23,6 +32,7 @@ import {
   idealProduct,
   pairProduct,
 } from "./algebra.ts";
+import { membersOf, rehearsal, startPair } from "./rehearsal.ts";
 
 const M = "q_proj";
 /** Float64 algebra on matrices of at most 12 x 12 with entries of magnitude 1. */
@@ -146,6 +156,139 @@ describe("methods that must agree", () => {
         expect(error(flora())).toBeLessThan(EXACT);
       }),
       { numRuns: 200 },
+    );
+  });
+
+  const alone: Readonly<Record<string, () => Strategy>> = {
+    FedAvg: fedAvg,
+    FedProx: fedProx,
+    "FedAvgM without momentum": () => fedAvgM({ beta: 0 }),
+    FedIT: fedIt,
+    FlexLoRA: flexLora,
+    "FedEx-LoRA": fedexLora,
+    "FedEx-LoRA with a residual of rank 1": () => fedexLora({ residualRank: 1 }),
+    FLoRA: flora,
+    "FedLoRU merged in every round": () => fedLoru({ mergeEvery: 1 }),
+    "LoRA-FAIR": loraFair,
+    FRLoRA: frLora,
+    HetLoRA: () => hetLora({ gamma: 1 }),
+    FLASC: () => flasc({ downDensity: 1, upDensity: 1 }),
+    "FL-TAC": () => flTac({ tasks: 1 }),
+    "the median": coordinateMedian,
+    "the geometric median": geometricMedian,
+    "the trimmed mean": () => trimmedMean({ beta: 0.2 }),
+  };
+  it.each(Object.entries(alone))("%s of a single client holds what this client has trained", (_, make) => {
+    fc.assert(
+      fc.property(setting, (s) => {
+        const shape = { out: s.out, width: s.width };
+        const run = rehearsal({
+          strategy: make(),
+          module: M,
+          shape,
+          members: membersOf([s.rank]),
+          initial: startPair(M, shape, s.rank, "normal"),
+          seed: s.seed,
+        });
+        const [member] = membersOf([s.rank]);
+        if (!member) return;
+        for (const round of [1, 2]) {
+          const { ideal } = run.round(round);
+          expect(distance(run.held(member, round + 1), ideal)).toBeLessThan(EXACT * (1 + frobenius(ideal)));
+        }
+      }),
+      { numRuns: 30 },
+    );
+  });
+
+  it("FedEx-LoRA of clients that agree is FedIT and sends nothing into the base", () => {
+    fc.assert(
+      fc.property(setting, (s) => {
+        const [first] = updatesOf(s);
+        if (!first) return;
+        const same = Array.from(
+          { length: s.clients },
+          (_, k): Update => ({ ...first, numExamples: k + 1, client: { ...first.client, id: `c${k}` } }),
+        );
+        const exact = fedexLora().aggregate(new Map(), same, context);
+        const plain = fedIt().aggregate(new Map(), same, context);
+        expect(exact.base ?? []).toEqual([]);
+        expect(exact.state).toEqual(plain.state);
+        expect(exact.measurements?.[`deviation/${M}`]).toBe(0);
+      }),
+    );
+  });
+
+  it("FFA-LoRA is FedIT of clients that hold one A", () => {
+    fc.assert(
+      fc.property(setting, (s) => {
+        const shape = { out: s.out, width: s.width };
+        const initial = drawPair(M, shape, s.rank, `ffa ${s.seed}`);
+        const isA = (name: string): boolean => name.endsWith("lora_A.weight");
+        const updates = updatesOf(s).map(
+          (update): Update => ({
+            ...update,
+            params: new Map([...update.params, ...[...initial].filter(([name]) => isA(name))]),
+          }),
+        );
+        const withoutA = updates.map(
+          (update): Update => ({
+            ...update,
+            params: new Map([...update.params].filter(([name]) => !isA(name))),
+          }),
+        );
+        const clients = updates.map(({ client }) => client);
+        const strategy = ffaLora();
+        const { state } = strategy.aggregate(strategy.init(initial, clients), withoutA, context);
+        const plain = fedIt().aggregate(initial, updates, context).state;
+        const ours = strategy.global(state, clients[0]);
+        for (const [name, { data }] of plain) {
+          const got = ours.get(name)?.data ?? [];
+          expect(got).toHaveLength(data.length);
+          for (let i = 0; i < data.length; i++)
+            expect(Math.abs(Number(got[i]) - Number(data[i]))).toBeLessThan(EXACT);
+        }
+      }),
+    );
+  });
+
+  it("FedLoRU that does not merge is FedIT, round after round", () => {
+    fc.assert(
+      fc.property(setting, (s) => {
+        const shape = { out: s.out, width: s.width };
+        const members = membersOf(Array.from({ length: s.clients }, () => s.rank));
+        const runOf = <State extends StateTree>(strategy: Strategy<State>) =>
+          rehearsal({
+            strategy,
+            module: M,
+            shape,
+            members,
+            initial: startPair(M, shape, s.rank, "normal"),
+            seed: s.seed,
+          });
+        const [ours, theirs] = [runOf(fedLoru({ mergeEvery: 4 })), runOf(fedIt())];
+        const [member] = members;
+        if (!member) return;
+        for (const round of [1, 2, 3]) {
+          ours.round(round);
+          theirs.round(round);
+          expect(distance(ours.held(member, round + 1), theirs.held(member, round + 1))).toBeLessThan(EXACT);
+        }
+      }),
+      { numRuns: 20 },
+    );
+  });
+
+  it("FL-TAC of one task and FSLoRA of whole slices are FedIT of clients that count alike", () => {
+    fc.assert(
+      fc.property(setting, (s) => {
+        const updates = updatesOf(s);
+        const plain = weightAfter(fedIt({ weighting: "uniform" }), updates);
+        for (const strategy of [flTac({ tasks: 1 }), fsLora()])
+          expect(distance(weightAfter<StateTree>(strategy, updates), plain)).toBeLessThan(
+            EXACT * (1 + frobenius(plain)),
+          );
+      }),
     );
   });
 });

@@ -14,7 +14,15 @@ import {
   symmetricEigen,
   truncate,
 } from "../../src/tensor/linalg.ts";
-import { type Matrix, matmul, matrix, matrixOf, tensorOf, transpose } from "../../src/tensor/matrix.ts";
+import {
+  type Factor,
+  type Matrix,
+  matmul,
+  matrix,
+  matrixOf,
+  tensorOf,
+  transpose,
+} from "../../src/tensor/matrix.ts";
 import { stream } from "../../src/tensor/random.ts";
 import { float32 } from "../../src/tensor/tensor.ts";
 
@@ -37,7 +45,7 @@ function fill(rows: number, cols: number, entry: (i: number, j: number) => numbe
   );
 }
 
-function naive(a: Matrix, b: Matrix): Matrix {
+function naive(a: Factor, b: Factor): Matrix {
   return fill(a.rows, b.cols, (i, j) => {
     let sum = 0;
     for (let k = 0; k < a.cols; k++) sum += a.data[i * a.cols + k]! * b.data[k * b.cols + j]!;

@@ -6,6 +6,7 @@ import type { ByteSource } from "../../formats/byte-source.ts";
 import { fileSource, openFolder } from "../../formats/files.node.ts";
 import { rankOf, readPeftAdapter, scalingOf } from "../../formats/peft.ts";
 import { openCheckpoint, openSafetensors, type TensorFile } from "../../formats/safetensors.ts";
+import { isSpent } from "../../job/budget.ts";
 import { readResolvedJob, resolvedJobName } from "../../job/load.node.ts";
 import { readRounds, runFiles } from "../../job/run-files.node.ts";
 import { describeModel } from "../../models/load.ts";
@@ -167,11 +168,17 @@ async function runFinding(path: string): Promise<Finding> {
     rounds.find(({ evaluation }) => Object.keys(evaluation).length > 0)?.evaluation ?? {},
   );
   const total = job?.rounds ?? rounds.length;
+  const spent = isSpent(job?.budget, rounds);
+  const left = spent
+    ? "; its budget is used up"
+    : rounds.length < total
+      ? `; tributary run ${path} goes on`
+      : "";
   const facts = {
     job: job?.name ?? "",
     model: job?.model ?? "",
     strategy: job?.strategy.name ?? "",
-    rounds: `${rounds.length} of ${total}${rounds.length < total ? `; tributary run ${path} goes on` : ""}`,
+    rounds: `${rounds.length} of ${total}${left}`,
   };
   return {
     kind: "run",

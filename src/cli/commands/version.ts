@@ -12,10 +12,7 @@ export const version: Command = {
   flags: [],
   examples: [["tributary version --json", "for a bug report"]],
   async run(_, { terminal, json }) {
-    const { version: own } = JSON.parse(
-      await readFile(new URL("../../../package.json", import.meta.url), "utf8"),
-    );
-    const versions = { tributary: String(own), node: process.versions.node, [runtime.name]: runtime.version };
+    const versions = await readVersions();
     if (json) terminal.out(`${JSON.stringify(versions)}\n`);
     else
       terminal.out(
@@ -25,3 +22,11 @@ export const version: Command = {
       );
   },
 };
+
+/** The versions of this program and of what it runs on. */
+export async function readVersions(): Promise<Readonly<Record<string, string>>> {
+  const { version: own } = JSON.parse(
+    await readFile(new URL("../../../package.json", import.meta.url), "utf8"),
+  );
+  return { tributary: String(own), node: process.versions.node, [runtime.name]: runtime.version };
+}

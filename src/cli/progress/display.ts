@@ -1,3 +1,4 @@
+import { isSpent } from "../../job/budget.ts";
 import type { JobEvent } from "../../job/events.ts";
 import { footerLines } from "./footer.ts";
 import { clipped, duration } from "./format.ts";
@@ -90,6 +91,10 @@ export function continuedLine(
       `${name} has all its ${total} rounds already; --rounds takes it further, --fresh starts anew`,
     );
   }
+  if (event.openRound === undefined && isSpent(header?.budget, event.rounds))
+    return style.good(
+      `${name} has used up its budget already; a larger one takes it further, --fresh starts anew`,
+    );
   const kept =
     event.openRound === undefined ? "" : `, ${event.kept} of ${header?.perRound ?? "its"} updates already in`;
   return style.good(`continuing run ${name} at round ${at} of ${total}${kept}`);

@@ -1,5 +1,5 @@
 import type { RunHeader } from "../../job/events.ts";
-import { count, hanging, percent, shortPath, size } from "./format.ts";
+import { bytes, count, hanging, percent, shortPath, size } from "./format.ts";
 import type { Style } from "./style.ts";
 
 export interface HeaderOptions {
@@ -31,6 +31,9 @@ export function headerLines(
       heldOut.examples === 0 ? "nothing" : `${count(heldOut.examples)} examples (${heldOut.split})`,
     ],
     ["runs on", `${header.device}: ${workersText(header)} (${header.why})`],
+    ...(header.budget === undefined
+      ? []
+      : [["budget", budgetText(header.budget)] satisfies [string, string]]),
     ["run folder", shortPath(header.folder, cwd)],
   ];
   const nameWidth = facts.reduce((most, [name]) => Math.max(most, name.length), 0);
@@ -48,6 +51,11 @@ export function headerLines(
     ...notes.flatMap((note) => under("note", note)),
     "",
   ];
+}
+
+function budgetText({ bytes: most, steps }: NonNullable<RunHeader["budget"]>): string {
+  const what = most === undefined ? `${count(steps ?? 0)} optimizer steps` : `${bytes(most)} down and up`;
+  return `${what}; the run ends after the round in which it is used up`;
 }
 
 function workersText({ workers, threads }: RunHeader): string {
