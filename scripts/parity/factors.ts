@@ -77,8 +77,9 @@ const sparse: Observe<FlascState> = (federation, _, { updates, before, result, i
   };
   const sent = spread(before.sent, federation.initial);
   const moves = new Map(updates.map((update) => [update.client.id, spread(update, federation.initial)]));
-  const dense = federation.effective(strategy.global(result.state), client, offset);
-  const masked = federation.effective(spread(result.state.sent, federation.initial), client, offset);
+  const server = result.state.params;
+  const dense = federation.effective(server, client, offset);
+  const masked = federation.effective(strategy.global(result.state), client, offset);
   const all = <T>(value: T) => Object.fromEntries(clients.map(({ id }) => [id, value]));
   const mean = order.map((name): [string, Float64Array] => {
     const sum = values(federation.initial.get(name)).map(() => 0);
@@ -95,6 +96,8 @@ const sparse: Observe<FlascState> = (federation, _, { updates, before, result, i
     broadcast: all(named(sent)),
     upMask,
     pseudoGradient: Object.fromEntries(mean),
+    server: named(server),
+    head: values(server.get("head.weight")),
     effective: all(weightsOf(dense)),
     effectiveMasked: all(weightsOf(masked)),
     analysis: analysisOf(

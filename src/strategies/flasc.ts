@@ -37,7 +37,8 @@ export interface FlascState {
 /**
  * FLASC: clients train the adapter densely, but only its largest weights go down and only its largest moves go up, as
  * values and places in one vector of all that is trained. A move is relative to the sparse start, and the mean move is
- * added to the server's dense weights. What is 0 stays at home: no B goes down before a client has moved one.
+ * added to the server's dense weights. What is 0 stays at home: no B goes down before a client has moved one. The model that
+ * is evaluated and saved is the one that clients start from, the largest weights alone.
  *
  * Kuo et al., 2024, Algorithm 1. https://arxiv.org/abs/2406.05233
  */
@@ -57,7 +58,7 @@ export function flasc({
       const next = addScaled(params, serverLearningRate, meanMove(params, updates, upDensity)); // w − η g
       return { state: { params: next, sent: largest(next, downDensity) } };
     },
-    global: ({ params }) => params,
+    global: ({ params, sent }) => spread(sent, params), // as its authors evaluate it
   };
 }
 
@@ -124,7 +125,7 @@ export function flascAdamw({
       );
       return { state: { params, sent: largest(params, downDensity), momentum, secondMoment, step } };
     },
-    global: ({ params }) => params,
+    global: ({ params, sent }) => spread(sent, params), // as its authors evaluate it
   };
 }
 

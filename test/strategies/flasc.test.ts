@@ -66,6 +66,22 @@ function trained(strategy: Strategy<FlascState>, { out, width, rank, clients, se
 }
 
 describe("FLASC", () => {
+  it("evaluates and saves what clients start from, the largest weights alone", () => {
+    fc.assert(
+      fc.property(setting, ({ down, ...rest }) => {
+        const strategy = flasc({ downDensity: down });
+        const { state, updates, initial } = trained(strategy, rest);
+        const next = strategy.aggregate(state, updates, context).state;
+        expect(flat(strategy.global(next))).toEqual(flat(spread(next.sent, initial)));
+        const size = flat(initial).length;
+        expect(flat(strategy.global(next)).filter((x) => x !== 0).length).toBeLessThanOrEqual(
+          Math.floor(down * size),
+        );
+      }),
+      { numRuns: 20 },
+    );
+  });
+
   it("sends the largest ⌊d·D⌋ weights down, and up how far a client moved where it moved furthest", () => {
     fc.assert(
       fc.property(setting, (s) => {
