@@ -7,7 +7,8 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { runtime } from "#ort";
-import { type AttachedAdapter, adaptedScope, adapterBase } from "../../src/adapters/adapter.ts";
+import { type Adapter, type AttachedAdapter, adaptedScope, adapterBase } from "../../src/adapters/adapter.ts";
+import { dora } from "../../src/adapters/dora.ts";
 import { type LoraOptions, lora } from "../../src/adapters/lora.ts";
 import { loadPeftAdapter, peftConfigOf } from "../../src/adapters/peft.ts";
 import { openFolder, writeFileAtomic } from "../../src/formats/files.node.ts";
@@ -34,6 +35,8 @@ const TOLERANCE = 1e-4;
 
 interface Case {
   readonly model: string;
+  /** DoRA on both sides; the file of PEFT says so by `use_dora`. */
+  readonly dora?: boolean;
   readonly json: Readonly<Record<string, unknown>>;
   readonly task: "CAUSAL_LM" | "SEQ_CLS";
   /** What is written here. */
@@ -68,7 +71,18 @@ const cases: readonly Case[] = [
       exclude_modules: ["layer.0.output.dense"],
     },
   },
+  {
+    model: "llama-dora",
+    json: llamaJson,
+    task: "CAUSAL_LM",
+    dora: true,
+    ours: { rank: 3, alpha: 6, target: ["k_proj", "up_proj"], rsLora: true },
+    theirs: { r: 2, lora_alpha: 8, target_modules: ["q_proj", "down_proj"], use_dora: true },
+  },
 ];
+
+const adapterOf = ({ dora: magnitudes, ours }: Pick<Case, "dora" | "ours">): Adapter =>
+  (magnitudes ? dora : lora)(ours);
 
 const ids = [
   [3, 17, 9, 21, 5, 8],
@@ -106,7 +120,7 @@ describe.skipIf(!able)(`adapters and PEFT in Python${reason}`, () => {
   let answers: readonly Readonly<Record<"written" | "saved" | "plain", number[]>>[] = [];
 
   beforeAll(async () => {
-    for (const { model, json, task, ours } of cases) {
+    for (const { model, json, task, ours, dora: useDora = false } of cases) {
       const { taskModel, weights } = tinyModel(json);
       await writeFileAtomic(
         join(folder, model, "config.json"),
@@ -117,8 +131,8 @@ describe.skipIf(!able)(`adapters and PEFT in Python${reason}`, () => {
         writeSafetensors(weights, new Map([["format", "pt"]])),
       );
       const base = adapterBase(taskModel);
-      const config = peftConfigOf(base, ours, { taskType: task });
-      const params = drawn(lora(ours).attach(base));
+      const config = { ...peftConfigOf(base, ours, { taskType: task }), useDora };
+      const params = drawn(adapterOf({ ours, dora: useDora }).attach(base));
       for (const [name, bytes] of writePeftAdapter({ config, params }))
         await writeFileAtomic(join(folder, `${model}-written`, name), bytes);
     }
@@ -132,10 +146,10 @@ describe.skipIf(!able)(`adapters and PEFT in Python${reason}`, () => {
   }, 180_000);
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-  cases.forEach(({ model, json, ours }, i) => {
+  cases.forEach(({ model, json, ...options }, i) => {
     it(`PEFT loads what is written for ${model} and gives the same logits`, async () => {
       const { taskModel, weights } = tinyModel(json);
-      const attached = lora(ours).attach(adapterBase(taskModel));
+      const attached = adapterOf(options).attach(adapterBase(taskModel));
       const got = await logits(taskModel, attached, new Map([...weights, ...drawn(attached)]));
       expect(farthest(got, answers[i]?.written ?? [])).toBeLessThan(TOLERANCE);
       expect(farthest(got, answers[i]?.plain ?? [])).toBeGreaterThan(100 * TOLERANCE);
