@@ -100,9 +100,6 @@ const proofs: Readonly<Record<string, Proof>> = {
   "npx tributary sweep examples/presidents/methods.yaml --into docs/results.md": {
     covered: "test/sweep/plan.test.ts",
   },
-  "npx tributary sweep examples/sst2-minilm/methods.yaml --into docs/results.md": {
-    covered: "test/sweep/sweep.test.ts",
-  },
   "npx tributary report runs/my-job": { covered: "test/report/report.test.ts" },
   "npx tributary report runs/my-sweep --out compared.html": { covered: "test/report/report.test.ts" },
 
