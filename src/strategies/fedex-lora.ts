@@ -3,6 +3,7 @@ import {
   factorMatrix,
   factorOf,
   isFactor,
+  type LoraPair,
   likeTensor,
   loraModules,
   loraPair,
@@ -17,6 +18,7 @@ import { commonScaling, normalized, type Weighting, weightsOf } from "../federat
 import {
   type LowRankTerm,
   type PartialSvd,
+  productInner,
   productNormSquared,
   type Svd,
   svdOfSum,
@@ -62,7 +64,7 @@ export function fedexLora({
       const corrections = loraModules(adapter).map((module) => ({
         module,
         change: residual(updates, weights, module, adapter), // R
-        ideal: products(updates, weights, module),
+        idealSquared: squaredWith(loraPair(adapter, module)), // ‖R + B̄Ā‖²
       }));
       return { state: adapter, ...intoBase("FedEx-LoRA", updates, corrections, residualRank) };
     },
@@ -104,9 +106,9 @@ export function fedexLoraReinit({
     },
     aggregate({ initial }, updates) {
       const weights = weightsOf("FedEx-LoRA", updates, weighting);
-      const corrections = loraModules(initial).map((module) => {
-        const ideal = products(updates, weights, module);
-        return { module, change: ideal, ideal }; // T = Σ p_k B_k A_k
+      const corrections = loraModules(initial).map((module): Correction => {
+        const change = products(updates, weights, module); // T = Σ p_k B_k A_k
+        return { module, change, idealSquared: (_, changeSquared) => changeSquared };
       });
       return {
         state: { initial, others: meanOfOthers(updates, weights) },
@@ -165,7 +167,8 @@ export function fedexLoraKeepLocal({
           term(p[k] ?? 0, params, module), // p_k B′_k A′_k
           term(-(p[k] ?? 0), factors[client.id] ?? initial, module), // − p_k B_k A_k
         ]);
-        return { module, change, ideal: products(updates, weights, module) };
+        const ideal = products(updates, weights, module);
+        return { module, change, idealSquared: () => productNormSquared(ideal) };
       });
       const trained = updates.map(({ client, params }) => [client.id, select(params, isFactor)]);
       return {
@@ -215,8 +218,21 @@ interface Correction {
   readonly module: string;
   /** Terms of the change of the base, unscaled. */
   readonly change: readonly LowRankTerm[];
-  /** Terms of the ideal mean product, unscaled. */
-  readonly ideal: readonly LowRankTerm[];
+  /** ‖T‖², unscaled, from the change and its ‖·‖². */
+  idealSquared(change: readonly LowRankTerm[], changeSquared: number): number;
+}
+
+/** ‖X + BA‖² = ‖X‖² + 2⟨X, BA⟩ + ‖BA‖² */
+function squaredWith({ loraA, loraB }: LoraPair): Correction["idealSquared"] {
+  const pair = { left: factorOf(loraB), right: factorOf(loraA) };
+  return (change, changeSquared) => {
+    const inner = change.reduce((sum, term) => sum + term.coefficient * productInner(term, pair), 0);
+    return Math.max(0, changeSquared + 2 * inner + productInner(pair, pair));
+  };
+}
+
+function squares(values: Float64Array): number {
+  return values.reduce((sum, sigma) => sum + sigma * sigma, 0);
 }
 
 /** W ← W + s·change at rank q at most, in factors or, where that is cheaper, dense; and what was cut off. */
@@ -231,11 +247,12 @@ function intoBase(
   const right = new Map<string, Tensor>();
   const difference = new Map<string, Tensor>();
   const measured: { module: string; deviation: number; ideal: number }[] = [];
-  for (const { module, change, ideal } of corrections) {
+  for (const { module, change, idealSquared } of corrections) {
     const like = loraPair(updates[0]?.params ?? new Map(), module).loraB;
-    const norm = Math.sqrt(productNormSquared(ideal)); // ‖T‖
-    const sent = change.length > 0 ? aboveNoise(svdOfSum(change, q), norm, q) : undefined;
-    const cut = sent ? sent.rest.reduce((sum, sigma) => sum + sigma * sigma, 0) : 0;
+    const svd = change.length > 0 ? svdOfSum(change, q) : undefined;
+    const norm = Math.sqrt(idealSquared(change, svd ? squares(svd.singularValues) : 0)); // ‖T‖
+    const sent = svd && aboveNoise(svd, norm, q);
+    const cut = sent ? squares(sent.rest) : 0;
     measured.push({ module, deviation: scale * Math.sqrt(cut), ideal: scale * norm });
     if (!sent || sent.singularValues.length === 0) continue;
     const factor = scaledColumns(sent); // UΣ
