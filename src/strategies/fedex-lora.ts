@@ -21,6 +21,7 @@ import {
   productInner,
   productNormSquared,
   type Svd,
+  sumInner,
   svdOfSum,
   truncate,
 } from "../tensor/linalg.ts";
@@ -226,7 +227,7 @@ interface Correction {
 function squaredWith({ loraA, loraB }: LoraPair): Correction["idealSquared"] {
   const pair = { left: factorOf(loraB), right: factorOf(loraA) };
   return (change, changeSquared) => {
-    const inner = change.reduce((sum, term) => sum + term.coefficient * productInner(term, pair), 0);
+    const inner = change.length > 0 ? sumInner(change, pair) : 0;
     return Math.max(0, changeSquared + 2 * inner + productInner(pair, pair));
   };
 }

@@ -263,6 +263,32 @@ export function productInner(
   return sum;
 }
 
+/** `<sum_k c_k B_k A_k, B A>` from the factors. */
+export function sumInner(
+  terms: readonly LowRankTerm[],
+  { left, right }: { readonly left: Factor; readonly right: Factor },
+): number {
+  const rank = left.cols;
+  const c = terms.flatMap((term) => new Array<number>(term.left.cols).fill(term.coefficient));
+  const lefts = new Float64Array(c.length * rank);
+  const rights = new Float64Array(c.length * rank);
+  addDots(
+    lefts,
+    terms.map((term) => columnVectors(term.left)),
+    [columnVectors(left)],
+  );
+  addDots(
+    rights,
+    terms.map((term) => rowVectors(term.right)),
+    [rowVectors(right)],
+  );
+  let sum = 0;
+  for (let i = 0; i < c.length; i++) {
+    for (let j = i * rank; j < (i + 1) * rank; j++) sum += c[i]! * (lefts[j]! * rights[j]!);
+  }
+  return sum;
+}
+
 /**
  * `||sum_k c_k B_k A_k||^2` (Frobenius) from the factors. Cancellation hides sums below about 1e-8 of the largest term:
  * for those take the singular values of `svdOfSum`.

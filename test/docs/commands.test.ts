@@ -42,6 +42,10 @@ const proofs: Readonly<Record<string, Proof>> = {
     prints: /"bench":"step"/,
     extra: "--model minilm --batch 2 --length 16 --steps 1",
   },
+  "npm run bench -- aggregate": {
+    prints: /"bench":"aggregate","method":"flexlora"/,
+    extra: "--method flexlora --layers 1 --clients 2 --rank 2 --dense 32",
+  },
   "npm run bench -- round": { prints: /"bench":"round"/, extra: "--clients 20" },
   'npm run bench -- step --model minilm --repeat 3 --beside "python hf_minilm.py"': {
     covered: "test/bench/bench.test.ts",

@@ -1,11 +1,12 @@
 import { describe, expect, test } from "vitest";
 import { addDots, rotor } from "../../src/tensor/kernels.ts";
-import { type LowRankTerm, svd, svdOfSum } from "../../src/tensor/linalg.ts";
+import { type LowRankTerm, sumInner, svd, svdOfSum } from "../../src/tensor/linalg.ts";
 import {
   columnVectors,
   combinations,
   gram,
   type Matrix,
+  matmul,
   matrix,
   rowVectors,
   transpose,
@@ -111,6 +112,22 @@ describe("kernels", () => {
   test("refuse vectors of unequal length", () => {
     expect(() => gram([rowVectors(matrix(1, 3)), rowVectors(matrix(1, 4))])).toThrow(/lengths 3 and 4/);
   });
+});
+
+test("the inner product of a sum of products with a product is that of the dense matrices", () => {
+  const terms = [3, 1, 2].map((rank, k) => ({
+    coefficient: 0.5 - k,
+    left: random(9, rank, k),
+    right: random(rank, 7, 10 + k),
+  }));
+  const pair = { left: random(9, 2, 30), right: random(2, 7, 31) };
+  const one = matmul(pair.left, pair.right).data;
+  const expected = terms.reduce(
+    (sum, { coefficient, left, right }) =>
+      sum + coefficient * matmul(left, right).data.reduce((inner, x, i) => inner + x * one[i]!, 0),
+    0,
+  );
+  expect(sumInner(terms, pair)).toBeCloseTo(expected, 11);
 });
 
 describe("svdOfSum of tall factors", () => {
