@@ -124,6 +124,24 @@ export async function measureLapack(python: string, size: number): Promise<Omit<
   return { by: "LAPACK", size, seconds: Number(stdout) };
 }
 
+/** The strategy of a method, with the options that are measured. */
+export function strategyOf(method: AggregateMethod, { rank }: AggregateShape): Strategy<StateTree> {
+  // A strategy is given back only the states that it made.
+  switch (method) {
+    case "flexlora":
+      return flexLora() as Strategy<StateTree>;
+    case "fedex-lora":
+      return fedexLora({ residualRank: rank }) as Strategy<StateTree>;
+    case "frlora":
+      return frLora() as Strategy<StateTree>;
+  }
+}
+
+/** The clients of the round. */
+export function clientsOf({ clients, rank }: AggregateShape): ClientRef[] {
+  return Array.from({ length: clients }, (_, k) => ({ id: `client-${k}`, rank, scaling: 2 }));
+}
+
 /** Aggregates every `processes`-th module, from the `share`-th on. */
 export async function aggregateShare(
   method: AggregateMethod,
@@ -131,29 +149,10 @@ export async function aggregateShare(
   share: number,
   processes: number,
 ): Promise<AggregateShare> {
-  switch (method) {
-    case "flexlora":
-      return measured(flexLora(), shape, share, processes);
-    case "fedex-lora":
-      return measured(fedexLora({ residualRank: shape.rank }), shape, share, processes);
-    case "frlora":
-      return measured(frLora(), shape, share, processes);
-  }
-}
-
-async function measured<State extends StateTree>(
-  strategy: Strategy<State>,
-  shape: AggregateShape,
-  share: number,
-  processes: number,
-): Promise<AggregateShare> {
+  const strategy = strategyOf(method, shape);
   const own = modulesOfLlama(shape).filter((_, i) => i % processes === share);
   const context = { round: 1, seed: 1, numClients: shape.clients };
-  const clients: ClientRef[] = Array.from({ length: shape.clients }, (_, k) => ({
-    id: `client-${k}`,
-    rank: shape.rank,
-    scaling: 2,
-  }));
+  const clients = clientsOf(shape);
   let seconds = 0;
   let cpuSeconds = 0;
   let making = 0;
@@ -182,13 +181,15 @@ async function measured<State extends StateTree>(
   };
 }
 
-interface Module {
+/** An adapted layer. */
+export interface Module {
   readonly name: string;
   readonly out: number;
   readonly width: number;
 }
 
-function modulesOfLlama({ layers, hidden, intermediate }: AggregateShape): Module[] {
+/** The adapted layers of the model. */
+export function modulesOfLlama({ layers, hidden, intermediate }: AggregateShape): Module[] {
   return Array.from({ length: layers }, (_, layer) => {
     const at = `model.layers.${layer}`;
     return [
@@ -200,7 +201,7 @@ function modulesOfLlama({ layers, hidden, intermediate }: AggregateShape): Modul
 }
 
 /** A pair with entries of standard deviation 1 / √in. */
-function factors({ name, out, width }: Module, rank: number, who: string): Params {
+export function factors({ name, out, width }: Module, rank: number, who: string): Params {
   const random = stream({ seed: 1, purpose: `bench ${name} ${who}` });
   const fill = (rows: number, cols: number): Float32Array => {
     const bound = Math.sqrt(3 / width);
@@ -214,20 +215,24 @@ function factors({ name, out, width }: Module, rank: number, who: string): Param
   ]);
 }
 
-async function runShare(
+function runShare(
   method: AggregateMethod,
   shape: AggregateShape,
   share: number,
   processes: number,
 ): Promise<AggregateShare> {
-  const child = fork(fileURLToPath(new URL("./aggregate-share.ts", import.meta.url)), [
-    JSON.stringify({ method, shape, share, processes }),
-  ]);
+  const program = new URL("./aggregate-share.ts", import.meta.url);
+  return inProcess(program, { method, shape, share, processes });
+}
+
+/** What a process answers that is given a task. */
+export async function inProcess<T>(program: URL, task: unknown): Promise<T> {
+  const child = fork(fileURLToPath(program), [JSON.stringify(task)]);
   const [answer] = await Promise.race([
     once(child, "message"),
     once(child, "exit").then(([code]) => {
-      throw new Error(`bench: the process of share ${share} ended with ${code} before it answered`);
+      throw new Error(`bench: a process of the aggregation ended with ${code} before it answered`);
     }),
   ]);
-  return answer as AggregateShare;
+  return answer as T;
 }

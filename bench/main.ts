@@ -2,6 +2,7 @@ import { cpus, totalmem } from "node:os";
 import { parseArgs } from "node:util";
 import { runtime } from "#ort";
 import { type AggregateMethod, benchAggregate, LLAMA_7B, measureDense, measureLapack } from "./aggregate.ts";
+import { benchStoredAggregate } from "./aggregate-stored.ts";
 import { benchBeside } from "./beside.ts";
 import { benchMixed } from "./mixed.ts";
 import { benchRound } from "./round.ts";
@@ -28,6 +29,7 @@ const { positionals, values } = parseArgs({
     drift: { type: "string" },
     dense: { type: "string" },
     python: { type: "string" },
+    stored: { type: "boolean", default: false },
   },
 });
 const number = (text: string | undefined): number | undefined =>
@@ -81,18 +83,24 @@ if (values.beside !== undefined) {
   const figures = await benchRound({ clients: number(values.clients) ?? 1000, bytes: 1_000_000 });
   console.log(JSON.stringify({ bench: "round", ...figures, ...machine }));
 } else if (what === "aggregate") {
+  const shape = {
+    ...LLAMA_7B,
+    layers: number(values.layers) ?? LLAMA_7B.layers,
+    clients: number(values.clients) ?? LLAMA_7B.clients,
+    rank: number(values.rank) ?? LLAMA_7B.rank,
+    drift: number(values.drift) ?? LLAMA_7B.drift,
+  };
+  const { python, stored } = values;
   const size = number(values.dense) ?? 512;
-  const { python } = values;
-  const dense = python === undefined ? measureDense(size) : await measureLapack(python, size);
+  const dense = stored
+    ? undefined
+    : python === undefined
+      ? measureDense(size)
+      : await measureLapack(python, size);
   for (const method of (values.method ?? ["flexlora", "fedex-lora", "frlora"]) as AggregateMethod[]) {
-    const shape = {
-      ...LLAMA_7B,
-      layers: number(values.layers) ?? LLAMA_7B.layers,
-      clients: number(values.clients) ?? LLAMA_7B.clients,
-      rank: number(values.rank) ?? LLAMA_7B.rank,
-      drift: number(values.drift) ?? LLAMA_7B.drift,
-    };
-    const figures = await benchAggregate(method, shape, { dense });
+    const figures = dense
+      ? await benchAggregate(method, shape, { dense })
+      : { bench: "aggregate-stored", method, ...shape, ...(await benchStoredAggregate(method, shape)) };
     console.log(JSON.stringify({ ...figures, ...machine }));
   }
 } else {

@@ -1,6 +1,7 @@
 import { applyChanges, offsetOf } from "../../src/federation/base-chain.ts";
 import type { Committed } from "../../src/federation/federate.ts";
 import { isFactor, loraModules, productChange } from "../../src/federation/low-rank.ts";
+import { effectiveRank } from "../../src/report/ranks.ts";
 import { svd } from "../../src/tensor/linalg.ts";
 import { matrixOf } from "../../src/tensor/matrix.ts";
 import { type Params, select } from "../../src/tensor/params.ts";
@@ -9,20 +10,16 @@ import { type Params, select } from "../../src/tensor/params.ts";
 export interface Ranks {
   /** Singular values above 10^-6 of the largest, the precision of float32 sums. */
   readonly numerical: number;
-  /** exp of the entropy of the singular values divided by their sum. Roy and Vetterli, EUSIPCO 2007. */
+  /** As `effectiveRank` gives it. */
   readonly effective: number;
 }
 
 /** Both ranks of a spectrum. */
 export function ranksOf(singularValues: Float64Array): Ranks {
   const largest = singularValues[0] ?? 0;
-  const total = singularValues.reduce((a, b) => a + b, 0);
-  if (total === 0) return { numerical: 0, effective: 0 };
-  let entropy = 0;
-  for (const sigma of singularValues) if (sigma > 0) entropy -= (sigma / total) * Math.log(sigma / total);
   return {
     numerical: singularValues.filter((sigma) => sigma > 1e-6 * largest).length,
-    effective: Math.exp(entropy),
+    effective: effectiveRank(singularValues),
   };
 }
 

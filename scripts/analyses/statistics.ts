@@ -1,12 +1,13 @@
+import { spreadOf } from "../../src/sweep/statistics.ts";
+
 /** The arithmetic mean; NaN of nothing. */
 export function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
+  return spreadOf(values)?.mean ?? Number.NaN;
 }
 
-/** The standard deviation of a sample. */
+/** The standard deviation of a sample; NaN of fewer than two. */
 export function spread(values: readonly number[]): number {
-  const middle = mean(values);
-  return Math.sqrt(values.reduce((sum, value) => sum + (value - middle) ** 2, 0) / (values.length - 1));
+  return spreadOf(values)?.deviation ?? Number.NaN;
 }
 
 /** The number of the layer that a module belongs to. */

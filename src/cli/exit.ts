@@ -60,7 +60,7 @@ export function errorLines(error: unknown): string[] {
   if (code === "interrupted") return parts;
   const [first = "unknown failure", ...rest] = parts;
   if (code === "job-invalid" && rest.length > 0)
-    return [`error: ${parts.length} things to correct in the job`, ...parts.map((line) => `  ${line}`)];
+    return [`error: ${parts.length} things to correct`, ...parts.map((line) => `  ${line}`)];
   const internal = code === undefined ? ["set TRIBUTARY_DEBUG=1 for the place in the code"] : [];
   return [`error: ${first}`, ...rest, ...internal];
 }

@@ -128,10 +128,13 @@ export function effectiveWeight(weight: Tensor, offset: Tensor | undefined): Ten
   const values = floatsOf("base weight", weight);
   const added = floatsOf("offset", offset);
   if (values instanceof Float32Array && added instanceof Float32Array) {
-    const data = Float32Array.from(values, (x, i) => x + added[i]!);
+    const data = values.slice();
+    for (let i = 0; i < data.length; i++) data[i] = data[i]! + added[i]!;
     return { dtype: "float32", shape: weight.shape, data };
   }
-  return { dtype: "float64", shape: weight.shape, data: Float64Array.from(values, (x, i) => x + added[i]!) };
+  const data = new Float64Array(values);
+  for (let i = 0; i < data.length; i++) data[i] = data[i]! + added[i]!;
+  return { dtype: "float64", shape: weight.shape, data };
 }
 
 /** Number of scalars that some changes send. */
@@ -159,7 +162,9 @@ function addProduct(
 }
 
 function minus(x: Float32Array | Float64Array, y: Float32Array | Float64Array): Float64Array {
-  return Float64Array.from(x, (value, i) => value - y[i]!);
+  const difference = new Float64Array(x);
+  for (let i = 0; i < difference.length; i++) difference[i] = difference[i]! - y[i]!;
+  return difference;
 }
 
 /** Drops the oldest links while the newer ones alone already cost as much as a dense offset. */

@@ -1,6 +1,4 @@
-import { byteSize } from "../tensor/dtype.ts";
 import type { Params } from "../tensor/params.ts";
-import { sizeOf } from "../tensor/tensor.ts";
 import { admit } from "./admission.ts";
 import { type BaseChain, catchUp, countScalars } from "./base-chain.ts";
 import { bell } from "./bell.ts";
@@ -12,19 +10,10 @@ import type { RunEvent } from "./events.ts";
 import { type Fold, foldFor } from "./fold.ts";
 import type { UpdateAccepted, UpdateRejected } from "./journal.ts";
 import type { Ledger } from "./ledger.ts";
-import { type ClientHalf, clientHalf } from "./local-rule.ts";
-import {
-  type ClientMemory,
-  joinUpdate,
-  openMemory,
-  open as openPayload,
-  putSealed,
-  sealMemory,
-  sealUpdate,
-  splitUpdate,
-} from "./manifest.ts";
+import { type ClientHalf, clientHalf, uploadPlan } from "./local-rule.ts";
+import { type ClientMemory, joinUpdate, openMemory, putSealed, sealMemory, sealUpdate } from "./manifest.ts";
 import type { Assignment, AssignmentRef, ClientUpdate, Receipt, Work } from "./message.ts";
-import { type PlanEntry, planOf } from "./plan.ts";
+import { type PlanEntry, planBytes, planOf } from "./plan.ts";
 import type { ClientRef, Payload, RoundContext, StateTree, Strategy } from "./strategy.ts";
 import type { ClientTransport } from "./transport.ts";
 
@@ -121,14 +110,11 @@ export function openDoor<State extends StateTree>({
     return { payload, kept, half };
   }
 
-  /** What the rule of the strategy uploads: found by applying it to the start as if it were the trained parameters. */
-  function planOfUpload({ plans }: Lending<State>, { start, upload }: ClientHalf): PlanEntry[] {
-    const key = JSON.stringify([planOf(start.params), planOf(start.extra)]);
+  function planOfUpload({ plans }: Lending<State>, half: ClientHalf): PlanEntry[] {
+    const key = JSON.stringify([planOf(half.start.params), planOf(half.start.extra)]);
     const known = plans.get(key);
     if (known) return known;
-    const plan = planOf(
-      joinUpdate(upload({ params: start.params, numExamples: 1, steps: 1, learningRate: 1 })),
-    );
+    const plan = uploadPlan(half);
     plans.set(key, plan);
     return plan;
   }
@@ -239,7 +225,7 @@ export function openDoor<State extends StateTree>({
     };
     const { events, receipt } = await ledger.execute({ type: "submit", submission: accepted });
     if (events.length > 0) {
-      fold.add({ client: known, numExamples: update.numExamples, ...pick(update) });
+      fold.add({ client: known, numExamples: update.numExamples, ...pick(update) }, sealed.digest);
       onEvent({
         type: "update-accepted",
         round,
@@ -360,8 +346,11 @@ export function openDoor<State extends StateTree>({
       };
       const first = clients.get(opened.cohort[0] ?? "");
       const plan = first ? planOfUpload(unfolded, (await prepare(unfolded, first)).half) : [];
-      const fold = foldFor(strategy, opened.fold, plan);
-      for (const event of open.accepted.values()) await restore(fold, event);
+      const fold = foldFor(strategy, { how: opened.fold, plan, ...(blobs && { blobs }) });
+      for (const { client, numExamples, manifest } of open.accepted.values()) {
+        const known = clients.get(client);
+        if (known && blobs) await fold.addStored({ client: known, numExamples }, manifest);
+      }
       const current: Collection<State> = { ...unfolded, fold, turn: 0 };
       collection = current;
       changed.ring();
@@ -388,16 +377,6 @@ export function openDoor<State extends StateTree>({
       for (const digest of remembered.keys()) if (!memories.has(digest)) remembered.delete(digest);
     },
   };
-
-  async function restore(
-    fold: Fold<State>,
-    { client, manifest, numExamples }: UpdateAccepted,
-  ): Promise<void> {
-    const known = clients.get(client);
-    if (!blobs || !known) return;
-    const { params } = await openPayload(blobs, manifest);
-    fold.add({ client: known, numExamples, ...splitUpdate(params) });
-  }
 
   return door;
 }
@@ -434,15 +413,8 @@ export function finiteOnly(values: Readonly<Record<string, number>>): Record<str
 }
 
 /** Bytes of the tensors of a payload. */
-export function payloadBytes({ params, extra }: Payload): number {
-  return paramsBytes(params) + paramsBytes(extra ?? new Map());
-}
-
-/** Bytes of some tensors. */
-function paramsBytes(params: Params): number {
-  let bytes = 0;
-  for (const { dtype, shape } of params.values()) bytes += sizeOf(shape) * byteSize(dtype);
-  return bytes;
+function payloadBytes({ params, extra = new Map() }: Payload): number {
+  return planBytes(planOf(params)) + planBytes(planOf(extra));
 }
 
 /** Bytes of the shared base changes since the client's last assignment. */

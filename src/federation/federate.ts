@@ -7,13 +7,13 @@ import { canonicalJson } from "./canonical-json.ts";
 import { type ClientTrainer, serveClients } from "./client.ts";
 import { nextStep, type OpenRound, type RunState } from "./coordinator.ts";
 import { type Digest, sha256Text } from "./digest.ts";
-import { type FederatedClient, finiteOnly, openDoor, payloadBytes } from "./door.ts";
+import { type FederatedClient, finiteOnly, openDoor } from "./door.ts";
 import { type Env, systemEnv } from "./env.ts";
 import type { RunEvent } from "./events.ts";
 import type { Fold } from "./fold.ts";
 import type { CheckpointCommitted, EventBody, Journal, RoundClosed, RoundOpened } from "./journal.ts";
 import { openLedger } from "./ledger.ts";
-import type { ClientHalf } from "./local-rule.ts";
+import { type ClientHalf, uploadPlan } from "./local-rule.ts";
 import {
   openBaseChanges,
   openState,
@@ -24,12 +24,12 @@ import {
   sealState,
   VERSIONS,
 } from "./manifest.ts";
-import { planOf } from "./plan.ts";
+import { planBytes, planOf } from "./plan.ts";
 import { sweepRun } from "./retention.ts";
 import type { Round } from "./round.ts";
 import { byText, drawCohort } from "./sampling.ts";
 import type { Json } from "./state.ts";
-import type { RoundContext, StateTree, Strategy } from "./strategy.ts";
+import type { Declarations, RoundContext, StateTree, Strategy } from "./strategy.ts";
 
 /** Where a run lives between processes. */
 export interface RunStore {
@@ -87,7 +87,7 @@ export interface FederateOptions<State extends StateTree> {
   readonly concurrency?: number;
   /** Largest norm of a client's change; beyond it the update is refused. Default: none. */
   readonly maxNorm?: number;
-  /** Bytes of updates that may be held in memory; a weighted sum of more is streamed. Default: 256 MiB. */
+  /** Bytes of updates that may be held in memory; more are streamed or read module by module where the strategy allows. Default: 256 MiB. */
   readonly updateMemory?: number;
   /** Measures a committed state on held-out data. */
   readonly evaluate?: (state: Committed, signal: AbortSignal) => Promise<Readonly<Record<string, number>>>;
@@ -225,7 +225,7 @@ export async function* federate<State extends StateTree>(
     const began = env.monotonic();
     const { round } = closed;
     const context: RoundContext = { round, seed, numClients: clients.size };
-    const { state: next, base: changes = [], measurements = {} } = folded.finish(before, context);
+    const { state: next, base: changes = [], measurements = {} } = await folded.finish(before, context);
     const nextChain = await extendChain(chain, changes, digest);
     const aggregated = env.monotonic();
     const head = { run, round } as const;
@@ -331,6 +331,9 @@ export async function* federate<State extends StateTree>(
           const before = await current();
           const ids = [...clients.keys()];
           const cohort = drawCohort({ clients: ids, seed, round, attempt, target, spare });
+          const members = cohort.flatMap((id) => clients.get(id) ?? []);
+          const [first] = members;
+          const context: RoundContext = { round, seed, numClients: clients.size };
           const opened: RoundOpened = {
             type: "round-opened",
             round,
@@ -340,12 +343,14 @@ export async function* federate<State extends StateTree>(
             target,
             quorum,
             deadlineMs: deadlineMs ?? null,
-            fold: foldingOf(strategy, {
-              state: before,
-              context: { round, seed, numClients: clients.size },
-              cohort: cohort.flatMap((id) => clients.get(id) ?? []),
-              updateMemory,
-            }),
+            fold: first
+              ? foldingOf(strategy.declares, {
+                  half: await door.half(before, first, context),
+                  cohort: members,
+                  updateMemory,
+                  stored: blobs !== undefined,
+                })
+              : { kind: "all" },
           };
           await record([opened]);
           onEvent({ type: "round-opened", round, attempt, cohort, target, quorum });
@@ -455,31 +460,30 @@ function roundRecord(
 }
 
 /**
- * A weighted sum that would hold more than `updateMemory` of updates is streamed. Its grid is fixed here: values may
- * grow to eight times the largest sent, at least to 1024; weights are at most the examples of the cohort.
+ * Updates that would take more than `updateMemory` are not held together: where modules are aggregated apart they are
+ * read from the store one module after the other, a weighted sum is streamed. The grid of the sum is fixed here:
+ * values may grow to eight times the largest at the start, at least to 1024; weights are at most the examples of the cohort.
  */
-function foldingOf<State extends StateTree>(
-  strategy: Strategy<State>,
+function foldingOf(
+  { moduleWise, weightedSum, uniformWeights }: Declarations,
   {
-    state,
-    context,
+    half,
     cohort,
     updateMemory,
+    stored,
   }: {
-    readonly state: State;
-    readonly context: RoundContext;
+    /** What one member of the cohort starts from. */
+    readonly half: ClientHalf;
     readonly cohort: readonly FederatedClient[];
     readonly updateMemory: number;
+    /** Whether there is a store for updates. */
+    readonly stored: boolean;
   },
 ): RoundOpened["fold"] {
-  const [first] = cohort;
-  const { weightedSum, uniformWeights } = strategy.declares;
-  if (!weightedSum || !first) return { kind: "all" };
-  const payload = strategy.broadcast(state, first, context);
-  const sets = [payload.params, payload.extra ?? new Map()];
-  const tensors = sets.flatMap((set: Params) => [...set.values()]);
-  if (cohort.length * payloadBytes(payload) <= updateMemory) return { kind: "all" };
-  if (tensors.some(({ dtype }) => dtype !== "float32")) return { kind: "all" };
+  if (cohort.length * planBytes(uploadPlan(half)) <= updateMemory) return { kind: "all" };
+  if (moduleWise && stored) return { kind: "modules" };
+  const tensors = [...half.start.params.values(), ...half.start.extra.values()];
+  if (!weightedSum || tensors.some(({ dtype }) => dtype !== "float32")) return { kind: "all" };
   let largest = 128;
   for (const { data } of tensors) {
     if (data instanceof Float32Array) for (const value of data) largest = Math.max(largest, Math.abs(value));

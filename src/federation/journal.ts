@@ -55,6 +55,7 @@ export interface RoundOpened {
   /** How updates are folded; the bound and weight fix the grid of the exact sum. */
   readonly fold:
     | { readonly kind: "all" }
+    | { readonly kind: "modules" }
     | { readonly kind: "sum"; readonly bound: number; readonly maxWeight: number };
 }
 

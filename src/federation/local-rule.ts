@@ -1,5 +1,7 @@
 import type { Params } from "../tensor/params.ts";
 import { prefix } from "./low-rank.ts";
+import { joinUpdate } from "./manifest.ts";
+import { type PlanEntry, planOf } from "./plan.ts";
 import type {
   BaseChange,
   ClientRef,
@@ -61,4 +63,9 @@ export function clientHalf<State extends StateTree>(
       ...(rule.upload?.({ ...local, ...trained }) ?? { params: trained.params }),
     }),
   };
+}
+
+/** What the rule of a strategy uploads: found by applying it to the start as if it were the trained parameters. */
+export function uploadPlan({ start, upload }: ClientHalf): PlanEntry[] {
+  return planOf(joinUpdate(upload({ params: start.params, numExamples: 1, steps: 1, learningRate: 1 })));
 }

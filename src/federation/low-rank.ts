@@ -92,15 +92,12 @@ export function padded(params: Params, rank: number): Params {
 
 /** Every B times a factor. */
 export function scaledB(params: Params, factor: number): Params {
-  return mapParams(params, (tensor, name) =>
-    isFactor(name) && !isLoraA(name)
-      ? floatTensor(
-          tensor,
-          tensor.shape,
-          Float64Array.from(floats(tensor), (x) => factor * x),
-        )
-      : tensor,
-  );
+  return mapParams(params, (tensor, name) => {
+    if (!isFactor(name) || isLoraA(name)) return tensor;
+    const scaled = new Float64Array(floats(tensor));
+    for (let i = 0; i < scaled.length; i++) scaled[i] = factor * scaled[i]!;
+    return floatTensor(tensor, tensor.shape, scaled);
+  });
 }
 
 /** `params` with every tensor that `by` holds under the same name in its place. */
@@ -166,7 +163,7 @@ export function likeTensor(like: Tensor, { rows, cols, data }: Matrix): Tensor {
 export function floatTensor({ dtype }: Tensor, shape: readonly number[], data: Float64Array): Tensor {
   return dtype === "float64"
     ? { dtype: "float64", shape, data }
-    : { dtype: "float32", shape, data: Float32Array.from(data) };
+    : { dtype: "float32", shape, data: new Float32Array(data) };
 }
 
 /** The values of a float tensor; throws TypeError for other dtypes. */

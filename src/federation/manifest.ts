@@ -1,4 +1,5 @@
 import { TributaryError } from "../errors.ts";
+import type { ByteSource } from "../formats/byte-source.ts";
 import { parseSafetensors, safetensorsPieces } from "../formats/safetensors.ts";
 import type { Params } from "../tensor/params.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -126,6 +127,27 @@ export async function getManifest(store: BlobStore, digest: Digest): Promise<Man
   return JSON.parse(new TextDecoder().decode(await store.get(digest))) as Manifest;
 }
 
+/** The stream that a manifest names, read by range. The chunks of the last range are kept: ranges in order read each once. */
+export function streamOf(store: BlobStore, { bytes, chunkSize, chunks }: Manifest): ByteSource {
+  let kept = new Map<number, Uint8Array>();
+  return {
+    size: bytes,
+    async read(start, end) {
+      const used = new Map<number, Uint8Array>();
+      const range = new Uint8Array(end - start);
+      for (let place = Math.floor(start / chunkSize); place * chunkSize < end; place++) {
+        const chunk = kept.get(place) ?? (await store.get(chunks[place] ?? ""));
+        used.set(place, chunk);
+        const from = place * chunkSize; // of the chunk, in the stream
+        const part = chunk.subarray(Math.max(start - from, 0), end - from);
+        range.set(part, Math.max(from - start, 0));
+      }
+      kept = used;
+      return range;
+    },
+  };
+}
+
 /** The tensors and the JSON document that a manifest names. */
 export async function open(
   store: BlobStore,
@@ -213,6 +235,11 @@ export function sealUpdate(
   hash?: Hash,
 ): Promise<Sealed> {
   return seal(head, joinUpdate(update), hash && { hash });
+}
+
+/** Where a tensor of an update may stand in its stream. */
+export function streamNames(name: string): string[] {
+  return parts.map((part) => `${part}${name}`);
 }
 
 /** The tensors of an update under one set of names. */

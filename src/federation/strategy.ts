@@ -94,6 +94,11 @@ export interface Aggregate<State> {
 export interface Declarations {
   /** Needs only the weighted sum of the updates: may be streamed, masked, split over machines. */
   readonly weightedSum?: boolean;
+  /**
+   * Aggregates every module apart from the others: one after the other from a store gives the bits of all at once, so no
+   * more than one module of the clients' updates has to be held.
+   */
+  readonly moduleWise?: boolean;
   /** Changes the frozen base weights. */
   readonly changesBase?: boolean;
   /** Leaves each client with a model of its own: what `LocalRule.start` gives it, on the client. */

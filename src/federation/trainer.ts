@@ -13,7 +13,7 @@ import type { Tensor } from "../tensor/tensor.ts";
 import { resumeOptimizer, suspendOptimizer } from "../train/optimizer-state.ts";
 import type { Pool } from "../train/pool.node.ts";
 import { encode, feedNames, traceStep } from "../train/step.ts";
-import { applyChanges, type BaseChain, offsetOf } from "./base-chain.ts";
+import { applyChanges, type BaseChain, catchUp } from "./base-chain.ts";
 import type { ClientTrainer, TrainingResult, TrainingTask, TrainOptions } from "./client.ts";
 import type { BaseChange, ClientRef } from "./strategy.ts";
 
@@ -115,7 +115,8 @@ export function localTrainer({
   );
   const optional =
     segments && model.model.reads.includes("token_type_ids") ? (["token_type_ids"] as const) : [];
-  let held = { version: "", changed: new Map() as Params };
+  let held = { version: "", changed: [] as readonly string[] };
+  let offset: { readonly version: string; readonly values: Params } | undefined;
 
   /** Loss and named inputs of the model with the adapters of a rank; `params` may hold more than they start with. */
   const trace = (rank: number, params: Params) => {
@@ -124,9 +125,21 @@ export function localTrainer({
     return { scope, loss };
   };
 
+  /** The offset of a version, from that of the version before where it is known: rounds change the base one by one. */
+  const offsetAt = (chain: BaseChain): Params => {
+    const before = offset ?? { version: chain.root, values: new Map() };
+    if (before.version === chain.version) return before.values;
+    const { from, changes } = catchUp(chain, before.version);
+    offset = {
+      version: chain.version,
+      values: applyChanges(from === "held" ? before.values : new Map(), changes),
+    };
+    return offset.values;
+  };
+
   const changedWeights = (chain: BaseChain, personal: readonly BaseChange[] = []): Params => {
-    const offset = applyChanges(offsetOf(chain), personal);
-    return new Map([...offset].map(([name, difference]) => [name, sum(pristine(name), difference)] as const));
+    const changed = applyChanges(offsetAt(chain), personal);
+    return new Map([...changed].map(([name, difference]) => [name, sum(pristine(name), difference)] as const));
   };
 
   const pristine = (name: string): Tensor => {
@@ -147,11 +160,11 @@ export function localTrainer({
     )
       return;
     const changed = changedWeights(chain);
-    const restored = [...held.changed.keys()]
+    const restored = held.changed
       .filter((name) => !changed.has(name))
       .map((name) => [name, pristine(name)] as const);
     pool.setWeights(new Map([...restored, ...changed]));
-    held = { version: chain.version, changed };
+    held = { version: chain.version, changed: [...changed.keys()] };
   };
 
   async function train(task: TrainingTask, options: TrainOptions): Promise<TrainingResult> {

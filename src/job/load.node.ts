@@ -147,7 +147,10 @@ async function read(file: string): Promise<string> {
   try {
     return await readFile(file, "utf8");
   } catch (cause) {
-    throw new TributaryError("missing-file", `${file}: cannot be read; check its permissions`, { cause });
+    const { code } = cause as NodeJS.ErrnoException;
+    const why =
+      code === "ENOENT" ? "no such file; check the path" : `cannot be read (${code}); check its permissions`;
+    throw new TributaryError("missing-file", `${file}: ${why}`, { cause });
   }
 }
 

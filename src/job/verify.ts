@@ -4,17 +4,8 @@ import { emptyRun, type RunState, reduce } from "../federation/coordinator.ts";
 import { sha256 } from "../federation/digest.ts";
 import { foldFor } from "../federation/fold.ts";
 import { readChain } from "../federation/journal.ts";
-import {
-  joinUpdate,
-  open,
-  openState,
-  seal,
-  sealBaseChanges,
-  sealState,
-  splitUpdate,
-} from "../federation/manifest.ts";
-import { planOf } from "../federation/plan.ts";
-import type { ClientRef, StateTree, Update } from "../federation/strategy.ts";
+import { getManifest, openState, seal, sealBaseChanges, sealState } from "../federation/manifest.ts";
+import type { ClientRef, StateTree } from "../federation/strategy.ts";
 import { openRunFolder } from "../storage/run-folder.ts";
 import type { Params } from "../tensor/params.ts";
 import type { PlacedJob } from "./run.ts";
@@ -68,16 +59,14 @@ export async function verifyRun(
         continue;
       }
       const { open: round, created } = before;
-      const updates: Update[] = [];
+      const [first] = round.accepted.values();
+      const plan = first ? (await getManifest(store.blobs, first.manifest)).tensors : [];
+      const fold = foldFor(strategy, { how: round.opened.fold, plan, blobs: store.blobs });
       for (const { client, manifest: digest, numExamples } of round.accepted.values()) {
-        const { params } = await open(store.blobs, digest);
-        updates.push({ client: refOf(clients, client), numExamples, ...splitUpdate(params) });
+        await fold.addStored({ client: refOf(clients, client), numExamples }, digest);
       }
-      const [first] = updates;
-      const fold = foldFor(strategy, round.opened.fold, first === undefined ? [] : planOf(joinUpdate(first)));
-      for (const update of updates) fold.add(update);
       const context = { round: body.round, seed: created.seed, numClients: created.numClients };
-      const { state: reached, base: changes = [] } = fold.finish(last ?? null, context);
+      const { state: reached, base: changes = [] } = await fold.finish(last ?? null, context);
       const head = { run: created.run, round: body.round } as const;
       const sealed = await sealState({ kind: "state", ...head, parent: round.opened.state }, reached);
       const model =

@@ -1,6 +1,7 @@
 import type { EChartsCoreOption } from "echarts/core";
+import { bytes } from "../job/units.ts";
 import type { Axis, Line, Point } from "./chart.ts";
-import { bytes, clipped, duration, figure as shown } from "./text.ts";
+import { clipped, duration, figure as shown } from "./text.ts";
 
 /** Width of every plot; at 390 pixels of a phone the letters are still 10 pixels high. */
 export const width = 480;

@@ -21,7 +21,7 @@ export interface RankHistory {
 export interface UpdateRank {
   /** Number of singular values above rounding. */
   readonly rank: number;
-  /** exp(-sum q_i ln q_i), q_i = sigma_i / sum sigma (Roy and Vetterli, EUSIPCO 2007); 0 of a zero matrix. */
+  /** As `effectiveRank` gives it. */
   readonly effective: number;
 }
 
@@ -133,7 +133,8 @@ function denseRank(difference: Matrix, size: number): UpdateRank {
   return { rank, effective: effectiveRank(singularValues) };
 }
 
-function effectiveRank(singularValues: Float64Array): number {
+/** exp of the entropy of the singular values divided by their sum; 0 of zeros. Roy and Vetterli, EUSIPCO 2007. */
+export function effectiveRank(singularValues: Float64Array): number {
   const total = singularValues.reduce((a, b) => a + b, 0);
   if (total === 0) return 0;
   let entropy = 0;

@@ -1,4 +1,6 @@
+import { stat } from "node:fs/promises";
 import { join } from "node:path";
+import { TributaryError } from "../errors.ts";
 import { writeFileAtomic } from "../formats/files.node.ts";
 import { runFiles } from "../job/run-files.node.ts";
 import type { Figure } from "./chart.ts";
@@ -49,6 +51,12 @@ export async function writeReport(folder: string, { out }: ReportOptions = {}): 
 }
 
 async function pageOf(folder: string, keep: (figure: Figure) => DrawnFigure): Promise<Page> {
+  if (!(await stat(folder).catch(() => undefined))?.isDirectory()) {
+    throw new TributaryError(
+      "missing-file",
+      `${folder}: no such folder; give the folder of a run or of a sweep`,
+    );
+  }
   const sweep = await readSweep(folder);
   if (sweep !== undefined) return sweepPage(sweep, keep);
   const run = await readRun(folder);

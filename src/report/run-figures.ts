@@ -1,8 +1,9 @@
 import type { Contribution, Round } from "../federation/round.ts";
 import type { RunHeader } from "../job/events.ts";
+import { bytes, count } from "../job/units.ts";
 import type { Chart, Figure, Line, Point } from "./chart.ts";
 import type { RankHistory } from "./ranks.ts";
-import { bytes, count, counted, duration, figure, withoutPrefix } from "./text.ts";
+import { counted, duration, figure, withoutPrefix } from "./text.ts";
 
 /** What the plots of a run are made of. */
 export interface RunPlots {

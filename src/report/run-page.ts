@@ -1,8 +1,9 @@
+import { bytes, count } from "../job/units.ts";
 import type { Figure } from "./chart.ts";
 import type { DrawnFigure, Page, PageSection, PageTable } from "./page.ts";
 import { heldOutCurves, type RunPlots, runSections } from "./run-figures.ts";
 import type { RunRecord } from "./run-record.node.ts";
-import { bytes, count, counted, duration, figure } from "./text.ts";
+import { counted, duration, figure } from "./text.ts";
 
 /** The report of a run; `draw` makes the plots. */
 export function runPage(

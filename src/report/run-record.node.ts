@@ -27,7 +27,7 @@ export async function readRun(folder: string): Promise<RunRecord> {
   if (job === undefined) {
     throw new TributaryError(
       "missing-file",
-      `${folder}: is no run folder (it has no ${resolvedJobName}); give the folder that tributary run has written`,
+      `${folder}: is no run folder (it has no ${resolvedJobName}); give the folder that tributary run or tributary sweep has written`,
     );
   }
   const manifest = await readManifest(folder);

@@ -1,10 +1,11 @@
+import { bytes } from "../job/units.ts";
 import { countedValue } from "../sweep/figures.ts";
 import { bestOf } from "../sweep/metric.ts";
 import { spreadOf } from "../sweep/statistics.ts";
 import type { Figure, Line, Point } from "./chart.ts";
 import { heldOutCurves, slug, trafficUntil } from "./run-figures.ts";
 import type { SweepRecord, SweptRun } from "./sweep-record.node.ts";
-import { bytes, counted, figure } from "./text.ts";
+import { counted, figure } from "./text.ts";
 
 /** Plots of one partition of a sweep. */
 export interface PartitionPlots {

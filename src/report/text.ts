@@ -1,3 +1,5 @@
+import { count } from "../job/units.ts";
+
 /**
  * Text of a run as one line that XML 1.0 can carry: line breaks and control characters become spaces, halves of surrogate
  * pairs and noncharacters the replacement character, directions of writing are dropped.
@@ -33,22 +35,9 @@ export function figure(value: number | undefined): string {
   return size >= 1000 ? count(Math.round(value)) : String(Number(value.toPrecision(4)));
 }
 
-/** A whole number with its thousands apart. */
-export function count(value: number): string {
-  return String(value).replaceAll(/\B(?=(?:\d{3})+$)/g, ",");
-}
-
 /** A number and its noun, in the plural unless it is one. */
 export function counted(value: number, noun: string): string {
   return `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
-}
-
-const units = ["B", "kB", "MB", "GB", "TB"];
-
-/** A number of bytes with three digits and a decimal unit. */
-export function bytes(value: number): string {
-  const power = Math.min(units.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(1, value)) / 3)));
-  return `${Number((value / 1000 ** power).toPrecision(3))} ${units[power]}`;
 }
 
 /** Seconds as a person says them. */

@@ -16,7 +16,7 @@ export function coordinateMedian(): Strategy<Params> {
     ...fedAvg(),
     name: "Coordinate median",
     paper: "Yin et al., ICML 2018, Algorithm 1, option I, https://arxiv.org/abs/1803.01498",
-    declares: {},
+    declares: { moduleWise: true },
     aggregate(before, updates) {
       const weights = weightsOf("Coordinate median", updates, "samples");
       const state = reduceSorted(

@@ -53,7 +53,12 @@ export function fedexLora({
   return {
     name: "FedEx-LoRA",
     paper: `${paper}, equations 5 to 16`,
-    declares: { changesBase: true, needsLowRank: true, uniformWeights: weighting === "uniform" },
+    declares: {
+      moduleWise: true,
+      changesBase: true,
+      needsLowRank: true,
+      uniformWeights: weighting === "uniform",
+    },
     init: (adapter) => adapter,
     broadcast: (adapter) => ({ params: adapter }),
     aggregate(_, updates) {
@@ -94,7 +99,12 @@ export function fedexLoraReinit({
   return {
     name: "FedEx-LoRA, re-initialized",
     paper: `${paper}, section 6`,
-    declares: { changesBase: true, needsLowRank: true, uniformWeights: weighting === "uniform" },
+    declares: {
+      moduleWise: true,
+      changesBase: true,
+      needsLowRank: true,
+      uniformWeights: weighting === "uniform",
+    },
     init: (initial) => ({ initial, others: select(initial, (name) => !isFactor(name)) }),
     broadcast: ({ others }) => ({ params: others }),
     local: {
@@ -145,6 +155,7 @@ export function fedexLoraKeepLocal({
     name: "FedEx-LoRA, local factors kept",
     paper: `${paper}, section 6`,
     declares: {
+      moduleWise: true,
       changesBase: true,
       needsLowRank: true,
       clientState: true,
@@ -294,7 +305,7 @@ function term(coefficient: number, params: Params, module: string): LowRankTerm 
 }
 
 function minus(x: Factor, y: Matrix): Matrix {
-  const difference = matrix(y.rows, y.cols);
-  for (let i = 0; i < difference.data.length; i++) difference.data[i] = x.data[i]! - y.data[i]!;
-  return difference;
+  const data = new Float64Array(x.data);
+  for (let i = 0; i < data.length; i++) data[i] = data[i]! - y.data[i]!;
+  return { rows: y.rows, cols: y.cols, data };
 }

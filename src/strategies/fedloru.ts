@@ -50,6 +50,7 @@ export function fedLoru({
     name: "FedLoRU",
     paper: "Park and Klabjan, 2024, Algorithm 1, https://arxiv.org/abs/2409.12371",
     declares: {
+      moduleWise: true,
       changesBase: true,
       weightedSum: true,
       needsLowRank: true,

@@ -43,7 +43,12 @@ export function flexLora({ weighting = "samples" }: FlexLoraOptions = {}): Strat
   return {
     name: "FlexLoRA",
     paper: "Bai et al., NeurIPS 2024, section 3.2, https://arxiv.org/abs/2402.11505",
-    declares: { unequalRanks: true, needsLowRank: true, uniformWeights: weighting === "uniform" },
+    declares: {
+      moduleWise: true,
+      unequalRanks: true,
+      needsLowRank: true,
+      uniformWeights: weighting === "uniform",
+    },
     init(initial, clients) {
       const ranks = [...new Set(clients.map(({ rank }) => rank))].sort((a, b) => b - a);
       const scaling = clients.find(({ rank }) => rank === ranks[0])?.scaling ?? 1;

@@ -34,6 +34,7 @@ export function flora({ weighting = "samples" }: FloraOptions = {}): Strategy<Pa
     name: "FLoRA",
     paper: "Wang et al., NeurIPS 2024, section 3.2, https://arxiv.org/abs/2409.05976",
     declares: {
+      moduleWise: true,
       changesBase: true,
       unequalRanks: true,
       needsLowRank: true,

@@ -32,6 +32,7 @@ export function frLora({ weighting = "uniform" }: FrLoraOptions = {}): Strategy<
     name: "FRLoRA",
     paper: "Yan et al., ICLR 2025, Algorithm 1, https://openreview.net/forum?id=e0rQRMUhs7",
     declares: {
+      moduleWise: true,
       changesBase: true,
       weightedSum: true,
       needsLowRank: true,

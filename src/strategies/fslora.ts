@@ -11,7 +11,7 @@ import {
 } from "../federation/low-rank.ts";
 import type { ClientRef, RoundContext, StateTree, Strategy, Update } from "../federation/strategy.ts";
 import { weightsOf } from "../federation/weights.ts";
-import { type LowRankTerm, svdOfSum } from "../tensor/linalg.ts";
+import { type LowRankTerm, productNormSquared, svdOfSum } from "../tensor/linalg.ts";
 import { type Matrix, matrix } from "../tensor/matrix.ts";
 import { mapParams, type Params, select, weightedMean } from "../tensor/params.ts";
 import { stream } from "../tensor/random.ts";
@@ -46,7 +46,7 @@ export function fsLora({ sketch = drawn }: FsLoraOptions = {}): Strategy<FsLoraS
   return {
     name: "FSLoRA",
     paper: "Fang et al., 2025, Algorithm 1, https://arxiv.org/abs/2501.19389",
-    declares: { unequalRanks: true, needsLowRank: true, uniformWeights: true },
+    declares: { moduleWise: true, unequalRanks: true, needsLowRank: true, uniformWeights: true },
     init: (params, clients) => ({ params, alpha: commonAlpha(clients) }),
     broadcast({ params }, client, context) {
       return { params: sliced(params, sketch(client, rankOf(params), context)) };
@@ -154,11 +154,11 @@ function distanceOf(
       right: factorMatrix(loraA),
     };
   });
-  const norm = (terms: readonly LowRankTerm[]): number =>
-    Math.sqrt(svdOfSum(terms).singularValues.reduce((sum, sigma) => sum + sigma * sigma, 0));
+  // The difference is small beside its terms: its norm by singular values, which do not cancel.
+  const { singularValues } = svdOfSum([...trained, { coefficient: -scaling, left: b, right: a }], 0);
   return {
-    deviation: norm([...trained, { coefficient: -scaling, left: b, right: a }]),
-    ideal: norm(trained),
+    deviation: Math.sqrt(singularValues.reduce((sum, sigma) => sum + sigma * sigma, 0)),
+    ideal: Math.sqrt(productNormSquared(trained)),
   };
 }
 

@@ -41,7 +41,7 @@ export function loraFair({
   return {
     name: "LoRA-FAIR",
     paper: "Bian et al., ICCV 2025, section 3, https://arxiv.org/abs/2411.14961",
-    declares: { needsLowRank: true, uniformWeights: weighting === "uniform" },
+    declares: { moduleWise: true, needsLowRank: true, uniformWeights: weighting === "uniform" },
     init: (adapter) => adapter,
     broadcast: (adapter) => ({ params: adapter }),
     aggregate(before, updates) {

@@ -52,7 +52,7 @@ export function mFedLoru({
     ...loru,
     name: "mFedLoRU",
     paper: "Park and Klabjan, 2024, section 4.3, https://arxiv.org/abs/2409.12371",
-    declares: { ...loru.declares, weightedSum: false },
+    declares: { ...loru.declares, moduleWise: false, weightedSum: false },
     adapters: (pair) => [nestedLora({ ...pair, alphaA, alphaB })],
     init: (initial, clients) => ({
       ...loru.init(initial, clients),

@@ -24,7 +24,7 @@ export function trimmedMean({ beta = 0.1 }: TrimmedMeanOptions = {}): Strategy<P
     ...fedAvg(),
     name: "Trimmed mean",
     paper: "Yin et al., ICML 2018, Algorithm 1, option II, https://arxiv.org/abs/1803.01498",
-    declares: {},
+    declares: { moduleWise: true },
     aggregate(before, updates) {
       const weights = weightsOf("Trimmed mean", updates, "samples");
       const dropped = trimmedPerEnd(beta, updates.length);

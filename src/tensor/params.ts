@@ -178,12 +178,19 @@ function exactMean(
 function largestMagnitude(name: string, tensor: Tensor): number {
   const values = floats("weightedMean", name, tensor);
   let largest = 0;
-  for (let i = 0; i < values.length; i++) largest = Math.max(largest, Math.abs(values[i]!)); // NaN stays NaN
-  if (largest < Number.POSITIVE_INFINITY) return largest;
-  throw new TributaryError(
-    "not-finite",
-    `weightedMean: ${name} holds ${values.find((x) => !Number.isFinite(x))}; reject that update before averaging`,
-  );
+  for (let i = 0; i < values.length; i++) {
+    const magnitude = Math.abs(values[i]!);
+    if (magnitude <= largest) continue;
+    // NaN and infinities come here too.
+    if (!(magnitude < Number.POSITIVE_INFINITY)) {
+      throw new TributaryError(
+        "not-finite",
+        `weightedMean: ${name} holds ${values[i]}; reject that update before averaging`,
+      );
+    }
+    largest = magnitude;
+  }
+  return largest;
 }
 
 function float64Mean(name: string, members: readonly Tensor[], weights: readonly number[]): Tensor {

@@ -68,7 +68,7 @@ export function buffered<State extends StateTree>(
     name: `${inner.name}, buffered${maxStaleness > 0 ? ` up to ${maxStaleness} late` : ""}`,
     paper: `${inner.paper}; Nguyen et al., AISTATS 2022, Algorithm 1, https://arxiv.org/abs/2106.06639`,
     // Late updates have to be told from others, so they are no longer one sum.
-    declares: { ...inner.declares, weightedSum: false },
+    declares: { ...inner.declares, weightedSum: false, moduleWise: false },
     ...(local && { local }),
     ...(adapters && { adapters }),
     init: (initial, clients) => ({ current: inner.init(initial, clients), earlier: [] }),

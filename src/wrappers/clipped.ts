@@ -11,7 +11,7 @@ export interface ClippedOptions {
 
 /**
  * Norm clipping: every update is brought to at most norm C from what the client had received, before it is aggregated.
- * It needs single updates, so the clipped strategy no longer declares a weighted sum.
+ * It needs single updates, so the clipped strategy no longer declares a weighted sum or modules apart.
  *
  * Sun et al., "Can You Really Backdoor Federated Learning?", 2019, section 4. https://arxiv.org/abs/1911.07963
  */
@@ -23,7 +23,7 @@ export function clipped<State extends StateTree>(
   return {
     ...inner,
     name: `${inner.name}, clipped to ${bound}`,
-    declares: { ...inner.declares, weightedSum: false },
+    declares: { ...inner.declares, weightedSum: false, moduleWise: false },
     aggregate(state, updates, context) {
       if (bound === Number.POSITIVE_INFINITY) return inner.aggregate(state, updates, context);
       const within = updates.map((update) => {

@@ -57,6 +57,7 @@ export function packed<State extends StateTree>(
       ...inner.declares,
       // The parts of different clients have no sum.
       weightedSum: false,
+      moduleWise: false,
       clientState: inner.declares.clientState === true || errorFeedback,
     },
     local: wrap(inner.local ?? {}),

@@ -1,11 +1,12 @@
 import { describe, expect, it } from "vitest";
 import { openDisplay } from "../../src/cli/progress/display.ts";
 import { footerLines } from "../../src/cli/progress/footer.ts";
-import { bytes, count, duration, percent, size, wrapped } from "../../src/cli/progress/format.ts";
+import { duration, percent, size, wrapped } from "../../src/cli/progress/format.ts";
 import { headerLines } from "../../src/cli/progress/header.ts";
 import { textStyle } from "../../src/cli/progress/style.ts";
 import type { Round } from "../../src/federation/round.ts";
 import type { JobEvent, RunHeader, RunSummary } from "../../src/job/events.ts";
+import { bytes, count } from "../../src/job/units.ts";
 
 const plain = textStyle(false);
 

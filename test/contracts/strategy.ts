@@ -1,9 +1,10 @@
 import { expect, it } from "vitest";
 import { applyChanges } from "../../src/federation/base-chain.ts";
+import { aggregateByModule } from "../../src/federation/by-module.ts";
 import { clientHalf } from "../../src/federation/local-rule.ts";
 import { packState, unpackState } from "../../src/federation/state.ts";
 import type { Aggregate, ClientRef, StateTree, Strategy, Update } from "../../src/federation/strategy.ts";
-import type { Params } from "../../src/tensor/params.ts";
+import { type Params, select } from "../../src/tensor/params.ts";
 import { stream } from "../../src/tensor/random.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import { clipped } from "../../src/wrappers/clipped.ts";
@@ -361,6 +362,34 @@ export function describeStrategy<State extends StateTree>(
       );
       expectClose(run.globalWeights(streamed.state), run.globalWeights(run.aggregate(updates, 1).state));
       expect(streamed.measurements ?? {}, "a streamed mean cannot know its deviation").toEqual({});
+    },
+  );
+
+  it.runIf(declares.moduleWise)(
+    "gives the same bits one module after the other, as it declares",
+    async () => {
+      const run = rehearse();
+      for (const round of [1, 2]) {
+        const { updates } = run.train(round, 0.3);
+        const whole = run.aggregate(updates, round);
+        const sizes: number[] = [];
+        const parts = await aggregateByModule(run.strategy, {
+          state: run.state,
+          context: run.context(round),
+          read: (names) => {
+            sizes.push(names.size);
+            const part = (params: Params = new Map()) => select(params, (name) => names.has(name));
+            return updates.map((u) => ({
+              ...u,
+              params: part(u.params),
+              ...(u.extra && { extra: part(u.extra) }),
+            }));
+          },
+        });
+        expect(parts).toEqual(whole);
+        expect(Math.max(...sizes)).toBeLessThan(run.fleet.initial.size / 2);
+        run.adopt(whole);
+      }
     },
   );
 

@@ -88,6 +88,12 @@ const proofs: Readonly<Record<string, Proof>> = {
   "npx tributary run examples/sst2-minilm/job.yaml": { covered: "test/job/examples.test.ts" },
   "npx tributary run examples/sst2-minilm/job.yaml --model DIR --data train.jsonl.gz --data.splits.validation validation.jsonl.gz":
     { covered: "test/job/examples.test.ts" },
+  "npx tributary run examples/cola-minilm/job.yaml": { covered: "test/job/examples.test.ts" },
+  "npx tributary run examples/cola-minilm/job.yaml --model DIR --data train.jsonl.gz --data.splits.validation validation.jsonl.gz":
+    { covered: "test/job/examples.test.ts" },
+  "npx tributary sweep examples/cola-minilm/methods.yaml --into docs/results.md": {
+    covered: "test/job/examples.test.ts",
+  },
   "npx tributary run examples/medquad-smollm2/job.yaml": { covered: "test/job/examples.test.ts" },
   "npx tributary run examples/medquad-smollm2/job.yaml --model DIR --data medquad.jsonl.gz": {
     covered: "test/job/examples.test.ts",

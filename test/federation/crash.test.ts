@@ -101,6 +101,10 @@ describe("a run that is killed before or after every write", () => {
     expect(await everyPoint(fedexLora(), small)).toBeGreaterThan(40);
   });
 
+  it("ends with the same bytes: FedEx-LoRA, updates read module by module", async () => {
+    expect(await everyPoint(fedexLora(), { ...small, updateMemory: 0 })).toBeGreaterThan(40);
+  });
+
   it("ends with the same bytes: clients that train alone", async () => {
     expect(await everyPoint(localOnly(), small)).toBeGreaterThan(40);
   });

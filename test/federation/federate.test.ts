@@ -1,11 +1,14 @@
 import { describe, expect, it } from "vitest";
 import { virtualEnv } from "../../src/federation/env.ts";
 import type { RunEvent } from "../../src/federation/events.ts";
-import { federate } from "../../src/federation/federate.ts";
+import { federate, type RunStore } from "../../src/federation/federate.ts";
 import { openState } from "../../src/federation/manifest.ts";
 import type { Round } from "../../src/federation/round.ts";
+import type { StateTree, Strategy } from "../../src/federation/strategy.ts";
 import { fedAvg } from "../../src/strategies/fedavg.ts";
 import { fedexLora } from "../../src/strategies/fedex-lora.ts";
+import { flexLora } from "../../src/strategies/flexlora.ts";
+import { frLora } from "../../src/strategies/frlora.ts";
 import { localOnly } from "../../src/strategies/local-only.ts";
 import type { Params } from "../../src/tensor/params.ts";
 import {
@@ -84,6 +87,39 @@ describe("federate", () => {
         expect(Number((b as Params).get(name)?.data[i])).toBeCloseTo(Number(value), 6);
       }
     }
+  });
+
+  it.each([
+    ["FlexLoRA", flexLora()],
+    ["FedEx-LoRA", fedexLora()],
+    ["FRLoRA, whose clients send more than they receive", frLora()],
+  ])("reads updates that would not fit module by module, to the same bytes: %s", async (_, strategy) => {
+    const pairs = ["m", "n"].flatMap((module) =>
+      [...adapter()].map(([name, value]) => [name.replace("m.", `${module}.`), value] as const),
+    );
+    const options = { rounds: 2, initial: new Map(pairs) };
+    // A run is named after its options, updateMemory too: what it reaches is compared, not the digests that carry its name.
+    const reached = async (rounds: readonly Round[], { blobs }: RunStore): Promise<unknown> => [
+      ...(await Promise.all(rounds.map(({ state }) => openState(blobs, state)))),
+      ...rounds.map(({ baseVersion, measurements }) => [baseVersion, measurements]),
+    ];
+    const stores = [memoryStore(), memoryStore()] as const;
+    const kept = await runToy(strategy as Strategy<StateTree>, { ...options, store: stores[0] });
+    const gets: string[] = [];
+    const watched = {
+      ...stores[1].blobs,
+      get: (id: string) => {
+        gets.push(id);
+        return stores[1].blobs.get(id);
+      },
+    };
+    const read = await runToy(strategy as Strategy<StateTree>, {
+      ...options,
+      updateMemory: 2 * 5 * 4 * (2 * 5 + 3 * 2) - 1,
+      store: { ...stores[1], blobs: watched },
+    });
+    expect(await reached(read, stores[1])).toEqual(await reached(kept, stores[0]));
+    expect(gets.length).toBeGreaterThanOrEqual(2 * 5 * 2); // manifest and stream of 5 updates in 2 rounds
   });
 
   it.each([

@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -108,7 +108,8 @@ describe("the report of a run", () => {
   });
 
   it.each([
-    ["nothing", async () => {}, "missing-file", "is no run folder"],
+    ["nothing", async () => {}, "missing-file", "nothing: no such folder"],
+    ["emptiness", (folder: string) => mkdir(folder), "missing-file", "is no run folder"],
     [
       "no-rounds",
       (folder: string) => writeRunFolder(folder, { rounds: [], job: { rounds: 1 } }),

@@ -60,7 +60,7 @@ describe("the plots of a run", () => {
       [9000, 1.75],
     ]);
     expect(figuresOf(plain).get("traffic-held-out-loss")?.text).toContain(
-      "9 kB went down and up in 3 rounds; the same exchanges with the full weights would have been 270 kB.",
+      "9.00 kB went down and up in 3 rounds; the same exchanges with the full weights would have been 270 kB.",
     );
   });
 

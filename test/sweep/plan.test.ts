@@ -192,7 +192,7 @@ describe("a wrong sweep file", () => {
     );
     await expect(planned([])).rejects.toThrow("expected keys such as job, methods, seeds and budget");
     await expect(planSweep({ path: "nowhere.yaml", cwd: folder })).rejects.toThrow(
-      "nowhere.yaml: cannot be read",
+      "nowhere.yaml: no such file",
     );
   });
 });

@@ -3,10 +3,10 @@ import { readTokenizer } from "../../data/files.node.ts";
 import type { Tokenizer } from "../../data/tokenizer.ts";
 import { readJobRecords, type Silo, tokenizeRecords } from "../../job/data.ts";
 import { loadJob } from "../../job/load.node.ts";
+import { count } from "../../job/units.ts";
 import type { Command } from "../command.ts";
 import { usageError } from "../exit.ts";
 import { numberFlag } from "../number-flag.ts";
-import { count } from "../progress/format.ts";
 import type { Style } from "../progress/style.ts";
 import { lines } from "../terminal.ts";
 

@@ -1,10 +1,11 @@
 import { resolve } from "node:path";
 import { evaluateRun } from "../../job/evaluate.ts";
 import { readResolvedJob } from "../../job/load.node.ts";
+import { count } from "../../job/units.ts";
 import type { Command } from "../command.ts";
 import { usageError } from "../exit.ts";
 import { numberFlag } from "../number-flag.ts";
-import { count, measure } from "../progress/format.ts";
+import { measure } from "../progress/format.ts";
 import { table } from "../progress/table.ts";
 import { lines } from "../terminal.ts";
 

@@ -9,11 +9,12 @@ import { openCheckpoint, openSafetensors, type TensorFile } from "../../formats/
 import { isSpent } from "../../job/budget.ts";
 import { readResolvedJob, resolvedJobName } from "../../job/load.node.ts";
 import { readRounds, runFiles } from "../../job/run-files.node.ts";
+import { bytes, count } from "../../job/units.ts";
 import { describeModel } from "../../models/load.ts";
 import { sizeOf } from "../../tensor/tensor.ts";
 import type { Command } from "../command.ts";
 import { numberFlag } from "../number-flag.ts";
-import { bytes, clipped, count, duration, measure, size } from "../progress/format.ts";
+import { clipped, duration, measure, size } from "../progress/format.ts";
 import { shownMeasure } from "../progress/rounds.ts";
 import { table } from "../progress/table.ts";
 import { lines } from "../terminal.ts";

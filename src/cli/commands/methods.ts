@@ -8,9 +8,10 @@ import {
   methodNamed,
   nearestMethod,
 } from "../../job/methods.ts";
+import { bytes, count } from "../../job/units.ts";
 import type { Command, CommandContext, ParsedArgs } from "../command.ts";
 import { usageError } from "../exit.ts";
-import { bytes, clipped, count, hanging, wrapped } from "../progress/format.ts";
+import { clipped, hanging, wrapped } from "../progress/format.ts";
 import { type Column, row, table, widths } from "../progress/table.ts";
 import { lines } from "../terminal.ts";
 

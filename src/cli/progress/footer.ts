@@ -1,5 +1,6 @@
 import type { RunSummary } from "../../job/events.ts";
-import { bytes, duration, hanging, measure, percent, shortPath, wrapped } from "./format.ts";
+import { bytes } from "../../job/units.ts";
+import { duration, hanging, measure, percent, shortPath, wrapped } from "./format.ts";
 import { shownMeasure } from "./rounds.ts";
 import type { Style } from "./style.ts";
 

@@ -1,22 +1,5 @@
 import { isAbsolute, relative } from "node:path";
-
-const byteUnits = ["B", "kB", "MB", "GB", "TB"];
-
-/** A number of bytes with three digits and a decimal unit. */
-export function bytes(count: number): string {
-  let value = count;
-  let unit = 0;
-  while (value >= 999.5 && unit < byteUnits.length - 1) {
-    value /= 1000;
-    unit++;
-  }
-  return `${unit === 0 ? value : digits(value)} ${byteUnits[unit]}`;
-}
-
-/** A count with its thousands apart. */
-export function count(value: number): string {
-  return String(value).replaceAll(/\B(?=(?:\d{3})+$)/g, ",");
-}
+import { count, digits } from "../../job/units.ts";
 
 /** A large count in millions or billions. */
 export function size(value: number): string {
@@ -82,8 +65,4 @@ export function wrapped(text: string, width: number, indent = ""): string[] {
 export function hanging(head: string, text: string, width: number): string[] {
   const indent = " ".repeat(head.length);
   return wrapped(text, width, indent).map((line, i) => (i === 0 ? line.slice(indent.length) : line));
-}
-
-function digits(value: number): string {
-  return value >= 99.95 ? value.toFixed(0) : value >= 9.995 ? value.toFixed(1) : value.toFixed(2);
 }

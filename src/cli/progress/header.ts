@@ -1,5 +1,6 @@
 import type { RunHeader } from "../../job/events.ts";
-import { bytes, count, hanging, percent, shortPath, size } from "./format.ts";
+import { bytes, count } from "../../job/units.ts";
+import { hanging, percent, shortPath, size } from "./format.ts";
 import type { Style } from "./style.ts";
 
 export interface HeaderOptions {

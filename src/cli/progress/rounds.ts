@@ -1,5 +1,6 @@
 import type { Round } from "../../federation/round.ts";
-import { bar, bytes, clipped, duration, measure } from "./format.ts";
+import { bytes } from "../../job/units.ts";
+import { bar, clipped, duration, measure } from "./format.ts";
 import { type CurrentRound, lossSoFar, type ProgressState, secondsLeft, shareDone } from "./state.ts";
 import type { Style } from "./style.ts";
 import { type Column, row, widths } from "./table.ts";
