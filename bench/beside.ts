@@ -46,10 +46,12 @@ export async function benchBeside({ own, command, repeat, onLine }: BesideOption
   };
 }
 
-/** Seconds for the same work: a step, or an example. */
+/** Seconds for the same work: a step, an example or a token. */
 function secondsOf(figures: Figures): number {
-  const { secondsPerStep, examplesPerSecond } = figures;
-  return secondsPerStep === undefined ? 1 / Number(examplesPerSecond) : Number(secondsPerStep);
+  const { secondsPerStep, examplesPerSecond, tokensPerSecond } = figures;
+  return secondsPerStep === undefined
+    ? 1 / Number(examplesPerSecond ?? tokensPerSecond)
+    : Number(secondsPerStep);
 }
 
 const peakOf = ({ peakMB }: Figures): number => Number(peakMB);

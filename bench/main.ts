@@ -1,9 +1,11 @@
 import { cpus, totalmem } from "node:os";
 import { parseArgs } from "node:util";
 import { runtime } from "#ort";
+import type { RecomputeLevel } from "../src/graph/passes/recompute.ts";
 import { type AggregateMethod, benchAggregate, LLAMA_7B, measureDense, measureLapack } from "./aggregate.ts";
 import { benchStoredAggregate } from "./aggregate-stored.ts";
 import { benchBeside } from "./beside.ts";
+import { benchGenerate } from "./generate.ts";
 import { benchMixed } from "./mixed.ts";
 import { benchRound } from "./round.ts";
 import { benchStep, type ShapeName } from "./step.ts";
@@ -16,6 +18,9 @@ const { positionals, values } = parseArgs({
     length: { type: "string" },
     threads: { type: "string" },
     steps: { type: "string" },
+    recompute: { type: "string" },
+    tokens: { type: "string" },
+    prompt: { type: "string" },
     folder: { type: "string" },
     data: { type: "string" },
     examples: { type: "string" },
@@ -76,6 +81,19 @@ if (values.beside !== undefined) {
       length: number(values.length),
       threads: number(values.threads),
       steps: number(values.steps),
+      recompute: values.recompute as RecomputeLevel | undefined,
+    });
+    console.log(JSON.stringify({ ...figures, ...machine }));
+  }
+} else if (what === "generate") {
+  for (const model of values.model ?? ["smollm2"]) {
+    const figures = await benchGenerate({
+      model,
+      batch: number(values.batch),
+      length: number(values.length),
+      tokens: number(values.tokens),
+      prompt: values.prompt?.split(",").map(Number),
+      threads: number(values.threads),
     });
     console.log(JSON.stringify({ ...figures, ...machine }));
   }
@@ -105,7 +123,7 @@ if (values.beside !== undefined) {
   }
 } else {
   console.error(
-    `bench: got "${what ?? ""}", expected step, mixed, round or aggregate; for example: npm run bench -- step --model smollm2`,
+    `bench: got "${what ?? ""}", expected step, generate, mixed, round or aggregate; for example: npm run bench -- step --model smollm2`,
   );
   process.exitCode = 2;
 }

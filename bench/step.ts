@@ -3,6 +3,7 @@ import { adaptedScope, adapterBase, startParams } from "../src/adapters/adapter.
 import { lora } from "../src/adapters/lora.ts";
 import { encodeOnnx } from "../src/graph/onnx.ts";
 import { matMul } from "../src/graph/ops.ts";
+import type { RecomputeLevel } from "../src/graph/passes/recompute.ts";
 import { type Dim, factorsOf } from "../src/graph/shape.ts";
 import { input, isOp, topological, type Value } from "../src/graph/value.ts";
 import { describeModel } from "../src/models/load.ts";
@@ -15,7 +16,7 @@ import { runLocal } from "../src/train/local.ts";
 import { initialState, stepOutputs, traceStep } from "../src/train/step.ts";
 
 /** Shapes of the two models that the peers were measured on. */
-const shapes = {
+export const shapes = {
   smollm2: {
     json: {
       model_type: "llama",
@@ -64,6 +65,32 @@ const shapes = {
     prompt: 0,
     numLabels: 16,
   },
+  /** The base model of the example on presidents. */
+  presidents: {
+    json: {
+      model_type: "llama",
+      architectures: ["LlamaForCausalLM"],
+      vocab_size: 4096,
+      hidden_size: 192,
+      intermediate_size: 512,
+      num_hidden_layers: 5,
+      num_attention_heads: 6,
+      num_key_value_heads: 2,
+      head_dim: 32,
+      hidden_act: "silu",
+      max_position_embeddings: 512,
+      rms_norm_eps: 1e-5,
+      rope_theta: 10000,
+      tie_word_embeddings: true,
+    },
+    task: "causal-lm",
+    target: "all-linear",
+    modulesToSave: [],
+    batch: 8,
+    length: 256,
+    prompt: 1,
+    numLabels: undefined,
+  },
 } as const;
 
 export type ShapeName = keyof typeof shapes;
@@ -73,6 +100,8 @@ export interface StepBenchOptions {
   readonly batch?: number | undefined;
   readonly length?: number | undefined;
   readonly threads?: number | undefined;
+  /** "cheap" or "layers": what the backward pass computes again. */
+  readonly recompute?: RecomputeLevel | undefined;
   readonly steps?: number | undefined;
   readonly warmup?: number | undefined;
 }
@@ -83,9 +112,12 @@ export interface StepFigures {
   readonly batch: number;
   readonly length: number;
   readonly threads: number;
+  readonly recompute: RecomputeLevel | "none";
   /** Median and fastest step. */
   readonly secondsPerStep: number;
   readonly fastest: number;
+  /** Processor time of all threads for the median step. */
+  readonly cpuSecondsPerStep: number;
   readonly openSeconds: number;
   readonly firstStep: number;
   readonly tokensPerSecond: number;
@@ -202,7 +234,7 @@ export async function benchStep({
   const loss = taskLoss(chosen, scope, modelInputs(chosen.model));
   const trainable = new Map([...attached.parameters.keys()].map((name) => [name, scope.get(name)] as const));
   const optimizer = adamw({ learningRate: 2e-4 });
-  const traced = { loss, trainable, optimizer };
+  const traced = { loss, trainable, optimizer, recompute: options.recompute };
   const weights = randomWeights(chosen, 1);
   const start = startParams([attached], { seed: 1, base: weights });
   const { feeds, labels } = batchFeeds(chosen, batch, length, shape.prompt);
@@ -212,11 +244,12 @@ export async function benchStep({
   const outputs = stepOutputs(traced);
   const flops = productFlops(outputs.values(), { batch, sequence: length, labels });
   const times: number[] = [];
+  const cpuTimes: number[] = [];
   const losses: number[] = [];
   const never = (): never => {
     throw new Error("nothing is accumulated");
   };
-  let last = performance.now();
+  let [last, lastCpu] = [performance.now(), process.cpuUsage()];
   await runLocal(
     { step: session, accumulate: never, apply: never },
     {
@@ -230,7 +263,9 @@ export async function benchStep({
       onStep(record) {
         times.push((performance.now() - last) / 1000);
         losses.push(record.loss);
-        last = performance.now();
+        const { user, system } = process.cpuUsage(lastCpu);
+        cpuTimes.push((user + system) / 1e6);
+        [last, lastCpu] = [performance.now(), process.cpuUsage()];
       },
     },
   );
@@ -244,8 +279,10 @@ export async function benchStep({
     batch,
     length,
     threads,
+    recompute: options.recompute ?? "none",
     secondsPerStep,
     fastest: Math.min(...times.slice(warmup)),
+    cpuSecondsPerStep: median(cpuTimes.slice(warmup)),
     openSeconds,
     firstStep: times[0] ?? Number.NaN,
     tokensPerSecond: (batch * length) / secondsPerStep,

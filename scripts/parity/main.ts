@@ -10,8 +10,10 @@ import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import type { ParityLine } from "./line.ts";
+import { metricCases } from "./metrics.ts";
 import { modelCases } from "./models.ts";
 import { optimizerCases } from "./optim.ts";
+import { quantCases } from "./quant.ts";
 import { strategyCases } from "./strategies.ts";
 import { tokenizerCases } from "./tokenizers.ts";
 
@@ -37,7 +39,9 @@ const kinds: readonly ((dir: string) => AsyncIterable<ParityLine>)[] = [
   optimizerCases,
   strategyCases,
   tokenizerCases,
-  ...["quant", "metrics", "privacy", "partition"].map((kind) => (dir: string) => unsupported(dir, kind)),
+  quantCases,
+  metricCases,
+  ...["privacy", "partition"].map((kind) => (dir: string) => unsupported(dir, kind)),
 ];
 
 const { positionals, values } = parseArgs({

@@ -3,6 +3,7 @@ import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { runtime } from "#ort";
 import {
+  type AdapterBase,
   type AttachedAdapter,
   adaptedScope,
   adapterBase,
@@ -12,6 +13,7 @@ import {
 import { denseSubset } from "../../src/adapters/dense-subset.ts";
 import { mergeAdapters } from "../../src/adapters/merge.ts";
 import { loadPeftAdapter } from "../../src/adapters/peft.ts";
+import { peftName } from "../../src/adapters/peft-names.ts";
 import { TributaryError } from "../../src/errors.ts";
 import type { Folder } from "../../src/formats/byte-source.ts";
 import { openFolder } from "../../src/formats/files.node.ts";
@@ -19,7 +21,9 @@ import { openCheckpoint, readTensors } from "../../src/formats/safetensors.ts";
 import { gradients } from "../../src/graph/gradients.ts";
 import { div } from "../../src/graph/ops.ts";
 import type { Value } from "../../src/graph/value.ts";
+import { checkpointTensors } from "../../src/models/checkpoint.ts";
 import { describeModel, type LoadedModel, loadModel } from "../../src/models/load.ts";
+import type { ModelInputs } from "../../src/models/model.ts";
 import { modelInputs, type TaskModel, taskLoss, taskOutput } from "../../src/models/task.ts";
 import { adamw } from "../../src/optim/adam.ts";
 import { cosine } from "../../src/optim/schedules.ts";
@@ -139,13 +143,14 @@ async function* caseLines(golden: Case): AsyncIterable<ParityLine> {
   for (const kind of ["lora", "lora-all"] as const) {
     if (existsSync(join(path, kind))) yield* adapterLines(golden, kind);
   }
+  if (existsSync(join(path, "lora-v4"))) yield* olderNamesLine(golden);
   if (folder.has("greedy.json")) yield* greedyLines(golden, await json<Greedy>(join(path, "greedy.json")));
 }
 
 /** The inputs of a batch: "" for the first, "second." or "left." for others. */
 function batchOf({ loaded, inputs }: Case, batch: string): Params {
   const feeds = new Map<string, Tensor>();
-  for (const field of ["input_ids", "attention_mask", "token_type_ids", "position_ids"]) {
+  for (const field of ["input_ids", "attention_mask", "token_type_ids", "position_ids", "pixel_values"]) {
     const value = inputs.get(batch + field);
     if (value) feeds.set(field, value);
   }
@@ -156,8 +161,10 @@ function batchOf({ loaded, inputs }: Case, batch: string): Params {
   return feeds;
 }
 
-const optionalInputs = (feeds: Params): ("token_type_ids" | "position_ids")[] =>
-  (["token_type_ids", "position_ids"] as const).filter((name) => feeds.has(name));
+function inputsOf({ model, config }: TaskModel, feeds: Params): ModelInputs {
+  const optional = (["token_type_ids", "position_ids"] as const).filter((name) => feeds.has(name));
+  return modelInputs(model, { optional, image: config.image });
+}
 
 async function evaluate(outputs: ReadonlyMap<string, Value>, feeds: Params): Promise<Params> {
   const session = await runtime.openSession(encode(outputs));
@@ -176,7 +183,7 @@ async function forward(
   batch: Params,
 ): Promise<{ readonly output: Tensor; readonly states: Tensor }> {
   const w = adaptedScope(adapterBase(taskModel), attached);
-  const inputs = modelInputs(taskModel.model, { optional: optionalInputs(batch) });
+  const inputs = inputsOf(taskModel, batch);
   const { output, states } = taskOutput(taskModel, w, inputs);
   const got = await evaluate(
     new Map([
@@ -211,7 +218,7 @@ async function* forwardLines(
   const { name, meta, loaded, inputs } = golden;
   const outputName = loaded.task === "embeddings" ? "embeddings" : "logits";
   for (const batch of ["", "second.", "left."]) {
-    if (!inputs.has(`${batch}input_ids`)) continue;
+    if (!inputs.has(`${batch}input_ids`) && !inputs.has(`${batch}pixel_values`)) continue;
     const got = await forward(taskModel, [], loaded.weights, batchOf(golden, batch));
     for (const [what, tensor, tolerance] of [
       [`${batch}${outputName}`, got.output, meta.tolerance.output],
@@ -246,11 +253,7 @@ async function* lossLines(
     if (!wanted) continue;
     const feeds = batchOf(golden, batch);
     const w = adaptedScope(adapterBase(loaded), attached);
-    const { sum, count } = taskLoss(
-      loaded,
-      w,
-      modelInputs(loaded.model, { optional: optionalInputs(feeds) }),
-    );
+    const { sum, count } = taskLoss(loaded, w, inputsOf(loaded, feeds));
     const mean = div(sum, count);
     const outputs = new Map([["loss", mean]]);
     if (batch === "") {
@@ -262,6 +265,10 @@ async function* lossLines(
       });
     }
     const got = await evaluate(outputs, new Map([...loaded.weights, ...params, ...feeds]));
+    const slopes = checkpointTensors(
+      loaded,
+      new Map([...got].map(([each, value]) => [each.replace(/^grad\./, ""), value])),
+    );
     const pair = { key: "loss", got: got.get("loss"), expected: wanted };
     yield compare(name, `${label} ${batch}loss`, meta.tolerance.loss, [pair]);
     if (batch !== "") continue;
@@ -272,7 +279,7 @@ async function* lossLines(
       meta.tolerance.grad,
       keys.map((key) => ({
         key,
-        got: got.get(`grad.${rename(key.slice("grad.".length))}`),
+        got: slopes.get(rename(key.slice("grad.".length))),
         expected: expected.get(key),
         ...(meta.zeroGradients.includes(key.slice("grad.".length)) ? { allowed: ZERO } : {}),
       })),
@@ -293,11 +300,13 @@ async function* adapterLines(golden: Case, kind: "lora" | "lora-all"): AsyncIter
   yield compare(name, `${kind} ${outputName}`, meta.tolerance.output, [
     { key: outputName, got: adapted.output, expected: expected.get(outputName) },
   ]);
-  yield* lossLines(golden, attached, params, expected, { label: kind, rename: fromPeft });
+  const rename = fromPeft(adapterBase(loaded), params);
+  yield* lossLines(golden, attached, params, expected, { label: kind, rename });
   yield* trainingLines(golden, kind, attached, params, expected);
   if (!folder.has("merged.safetensors")) return;
   const merged = await tensorsOf(folder, "merged");
-  const got = mergeAdapters(loaded.weights, attached, params);
+  const folded = mergeAdapters(loaded.weights, attached, params);
+  const got = checkpointTensors(loaded, folded);
   const keys = [...merged.keys()].filter((key) => key !== "output");
   yield compare(
     name,
@@ -305,9 +314,28 @@ async function* adapterLines(golden: Case, kind: "lora" | "lora-all"): AsyncIter
     meta.tolerance.output,
     keys.map((key) => ({ key, got: got.get(key), expected: merged.get(key) })),
   );
-  const whole = await forward(loaded, [], got, batchOf(golden, ""));
+  const whole = await forward(loaded, [], folded, batchOf(golden, ""));
   yield compare(name, `${kind} merged output`, meta.tolerance.output, [
     { key: "output", got: whole.output, expected: merged.get("output") },
+  ]);
+}
+
+/** The adapter `lora` in the module names of Transformers 4. */
+async function* olderNamesLine(golden: Case): AsyncIterable<ParityLine> {
+  const { name, path, meta, loaded } = golden;
+  const { attached, params } = await loadPeftAdapter(
+    await openFolder(join(path, "lora-v4")),
+    adapterBase(loaded),
+  );
+  const expected = await tensorsOf(await openFolder(join(path, "lora")), "expected");
+  const { output } = await forward(
+    loaded,
+    [attached],
+    new Map([...loaded.weights, ...params]),
+    batchOf(golden, ""),
+  );
+  yield compare(name, "lora-v4 logits", meta.tolerance.output, [
+    { key: "logits", got: output, expected: expected.get("logits") },
   ]);
 }
 
@@ -330,7 +358,7 @@ async function* trainingLines(
   });
   const w = adaptedScope(adapterBase(loaded), attached);
   const batches = { first: batchOf(golden, ""), second: batchOf(golden, "second.") };
-  const loss = taskLoss(loaded, w, modelInputs(loaded.model, { optional: optionalInputs(batches.first) }));
+  const loss = taskLoss(loaded, w, inputsOf(loaded, batches.first));
   const trainable = new Map(trainableNames(attached).map((each) => [each, w.get(each)] as const));
   const graphs = traceStep({ loss, trainable, optimizer, clipNorm: clipGradNorm });
   const session = await runtime.openSession(graphs.step);
@@ -352,6 +380,7 @@ async function* trainingLines(
     },
   );
   await session.dispose();
+  const rename = fromPeft(adapterBase(loaded), params);
   const keys = [...expected.keys()].filter((key) => key.startsWith("after."));
   yield compare(
     name,
@@ -359,7 +388,7 @@ async function* trainingLines(
     meta.tolerance.after,
     keys.map((key) => ({
       key,
-      got: outcome.params.get(fromPeft(key.slice("after.".length))),
+      got: outcome.params.get(rename(key.slice("after.".length))),
       expected: expected.get(key),
     })),
   );
@@ -408,8 +437,11 @@ async function* greedyLines({ name, loaded, meta }: Case, greedy: Greedy): Async
   ]);
 }
 
-/** A PEFT key as the name of a parameter. */
-const fromPeft = (key: string): string => (key.startsWith(prefix) ? key.slice(prefix.length) : key);
+/** PEFT's keys as names of parameters. */
+function fromPeft(base: AdapterBase, params: Params): (key: string) => string {
+  const names = new Map([...params.keys()].map((name) => [`${prefix}${peftName(base, name)}`, name]));
+  return (key) => names.get(key) ?? key;
+}
 
 /** The line of a comparison: `max|got - expected| <= tolerance * max|expected|`, tensor by tensor. */
 function compare(name: string, what: string, tolerance: number, pairs: readonly Pair[]): ParityLine {

@@ -8,8 +8,8 @@ import type { Tensor } from "../tensor/tensor.ts";
 export interface Start {
   /** Seed of the streams, each of which is keyed by the parameter's name. */
   readonly seed: number;
-  /** Base weights, for parameters that start as copies. */
-  readonly base: Params;
+  /** Base weights in float32, for parameters that start as copies. */
+  readonly base: Pick<Params, "get">;
 }
 
 /** A parameter that an adapter brings along. Under the name of a base tensor it stands in that tensor's place. */
@@ -25,6 +25,10 @@ export interface AdapterBase {
   readonly parameters: ReadonlyMap<string, ModelParameter>;
   /** Names that share the tensor of another name. */
   readonly tied: ReadonlyMap<string, string>;
+  /** How the tensors are held that are not held as float32. Default: none. */
+  readonly held?: ReadonlyMap<string, WeightSpec>;
+  /** The name of a tensor in PEFT's files. Default: that in checkpoints. */
+  readonly loadedName?: (name: string) => string;
 }
 
 /** An adapter that has chosen its places in one model. */
@@ -44,12 +48,18 @@ export interface Adapter {
 }
 
 /** The tensors of a model for a task, as adapters see them. */
-export function adapterBase({ model, config, task }: TaskModel): AdapterBase {
-  return { parameters: model.parameters(config, task), tied: model.tied(config) };
+export function adapterBase({ model, config, task, held }: TaskModel): AdapterBase {
+  const { loadedName } = model;
+  return {
+    parameters: model.parameters(config, task),
+    tied: model.tied(config),
+    ...(held && { held }),
+    ...(loadedName && { loadedName }),
+  };
 }
 
 /**
- * The root scope of a model with adapters: base tensors and adapter parameters are float32 graph inputs, and so are
+ * The root scope of a model with adapters: base tensors as they are held, adapter parameters as float32 graph inputs, and so
  * `further` tensors, which adapters may look for; under a known name they give its shape, such as that of a smaller rank.
  */
 export function adaptedScope(
@@ -59,7 +69,8 @@ export function adaptedScope(
 ): Scope {
   const weights = new Map<string, WeightSpec>();
   const adapters = new Map<string, LinearAdapter[]>();
-  for (const [name, { shape }] of base.parameters) weights.set(name, { dtype: "float32", shape });
+  for (const [name, { shape }] of base.parameters)
+    weights.set(name, base.held?.get(name) ?? { dtype: "float32", shape });
   for (const { parameters, linear } of attached) {
     for (const [name, { shape }] of parameters) weights.set(name, { dtype: "float32", shape });
     for (const [module, adapter] of linear) adapters.set(module, [...(adapters.get(module) ?? []), adapter]);

@@ -39,6 +39,12 @@ function chosen(name: string, target: DenseSubsetOptions["target"]): boolean {
 /** The module of a tensor's name. */
 export const moduleOf = (name: string): string => name.replace(/\.(weight|bias)$/, "");
 
+/** The module of a tensor and those that it lies in. */
+export function modulesAbove(name: string): string[] {
+  const steps = moduleOf(name).split(".");
+  return steps.map((_, i) => steps.slice(0, i + 1).join("."));
+}
+
 /** A trainable parameter that starts as the base tensor of its name, or of the name that it is tied to. */
 export function denseCopy({ parameters, tied }: AdapterBase, name: string): AdapterParameter {
   const stored = parameters.has(name) ? name : (tied.get(name) ?? name);

@@ -6,7 +6,7 @@ import type { Params } from "../tensor/params.ts";
 import { stream } from "../tensor/random.ts";
 import { float32, type Tensor, zeros } from "../tensor/tensor.ts";
 import type { Adapter, AdapterBase, AdapterParameter, Start } from "./adapter.ts";
-import { denseCopy, moduleOf, pick } from "./dense-subset.ts";
+import { denseCopy, moduleOf, modulesAbove, pick } from "./dense-subset.ts";
 import { addLowRank } from "./merge.ts";
 import { type Candidate, chooseModules, matches, patternValue, type Target } from "./target.ts";
 
@@ -198,7 +198,7 @@ function modulesOf({ parameters, tied }: AdapterBase): Map<string, Module> {
 function savedTensors(base: AdapterBase, modulesToSave: readonly string[]): string[] {
   if (modulesToSave.length === 0) return [];
   const names = [...base.parameters.keys(), ...base.tied.keys()];
-  const saved = names.filter((name) => matches(moduleOf(name), modulesToSave));
+  const saved = names.filter((name) => modulesAbove(name).some((module) => matches(module, modulesToSave)));
   if (saved.length === 0) {
     throw new RangeError(
       `lora: modulesToSave ${JSON.stringify(modulesToSave)} matches no module of the model`,

@@ -7,6 +7,7 @@ import type { Tensor } from "../tensor/tensor.ts";
 import type { AdapterBase, AttachedAdapter } from "./adapter.ts";
 import { dora } from "./dora.ts";
 import { type LoraOptions, lora, loraModules } from "./lora.ts";
+import { inCheckpointNames } from "./peft-names.ts";
 
 /** The options of an adapter that PEFT has saved. */
 export function loraOptionsOf(config: LoraConfigFile): LoraOptions {
@@ -36,16 +37,17 @@ export function peftConfigOf(
   labels: PeftLabels = {},
 ): LoraConfigFile {
   const { rank, alpha, target, exclude, rsLora = false, modulesToSave = [] } = options;
+  const modules = loraModules(base, options).map(({ module }) => module);
   return {
     rank,
     alpha,
     useRslora: rsLora,
     dropout: 0,
-    target: target === "all-linear" ? loraModules(base, options).map(({ module }) => module) : target,
+    target: target === "all-linear" ? modules : target,
     modulesToSave,
     rankPattern: new Map(Object.entries(options.rankPattern ?? {})),
     alphaPattern: new Map(Object.entries(options.alphaPattern ?? {})),
-    fanInFanOut: false,
+    fanInFanOut: modules.some((module) => base.parameters.get(`${module}.weight`)?.transposed ?? false),
     ...labels,
     ...(exclude === undefined ? {} : { exclude }),
   };
@@ -61,7 +63,7 @@ export interface LoadedAdapter {
 
 /** Reads a PEFT folder for a model. Throws TributaryError `adapter-mismatch` where the two do not fit. */
 export async function loadPeftAdapter(folder: Folder, base: AdapterBase): Promise<LoadedAdapter> {
-  const { config, params: stored } = await readPeftAdapter(folder);
+  const { config, params: stored } = inCheckpointNames(base, await readPeftAdapter(folder));
   const options = loraOptionsOf(config);
   const attached = (config.useDora ? dora : lora)(options).attach(base);
   return { options, attached, params: fittingParams(attached, stored) };

@@ -2,13 +2,19 @@ import { TributaryError } from "../errors.ts";
 import { type RandomStream, stream } from "../tensor/random.ts";
 import { type Tensor, tensor } from "../tensor/tensor.ts";
 import { type Example, ignored } from "./examples.ts";
+import { writeValues } from "./images/processor.ts";
 
-/** Examples in tensors: B rows, padded on the right to T tokens. */
+/** Examples in tensors: B rows, padded on the right to T tokens; or B images, and T is 0. */
 export interface Batch {
+  /** Images as their model reads them, where the examples are images. */
+  readonly pixelValues?: Tensor<"float32">; // [B, channels, height, width]
   readonly inputIds: Tensor<"int64">; // [B, T]
   /** 1 for tokens, 0 for padding; by length, so a padding id inside a text counts as a token. */
   readonly attentionMask: Tensor<"int64">; // [B, T]
   readonly tokenTypeIds?: Tensor<"int64">; // [B, T]
+  /** Where several sequences share a row: their numbers from 1, 0 for padding; and positions from 0 in each. */
+  readonly segmentIds?: Tensor<"int64">; // [B, T]
+  readonly positionIds?: Tensor<"int64">; // [B, T]
   /** Flat indices b * T + t of the positions whose next token is predicted; empty where rows have one label each. */
   readonly labelPositions: Tensor<"int64">; // [L]
   /** The id after each label position; or the class or target of each row. */
@@ -84,10 +90,13 @@ export function collate(
       `collate: the ${rows} examples have no labels, expected at least one to train on`,
     );
   const shape = [rows, width];
+  const packed = examples.some(({ segments }) => segments !== undefined);
   return {
+    ...(first.image === undefined ? {} : { pixelValues: pixelValues(examples) }),
     inputIds: tensor("int64", shape, ids),
     attentionMask: tensor("int64", shape, mask),
     ...(types === undefined ? {} : { tokenTypeIds: tensor("int64", shape, types) }),
+    ...(packed && sharedRows(examples, width)),
     labelPositions: tensor("int64", [positions.length], BigInt64Array.from(positions)),
     labels:
       first.labels !== undefined
@@ -98,6 +107,42 @@ export function collate(
     numExamples: rows,
     numLabels,
   };
+}
+
+/** Numbers of the sequences of each row and positions within them; a row of one sequence is number 1. */
+function sharedRows(
+  examples: readonly Example[],
+  width: number,
+): Required<Pick<Batch, "segmentIds" | "positionIds">> {
+  const shape = [examples.length, width];
+  const segmentIds = new BigInt64Array(examples.length * width);
+  const positionIds = new BigInt64Array(examples.length * width);
+  for (const [b, { inputIds, segments }] of examples.entries()) {
+    let start = 0;
+    for (let t = 0; t < inputIds.length; t++) {
+      const segment = segments?.[t] ?? 1;
+      if (t > 0 && segment !== (segments?.[t - 1] ?? 1)) start = t;
+      segmentIds[b * width + t] = BigInt(segment);
+      positionIds[b * width + t] = BigInt(t - start);
+    }
+  }
+  return { segmentIds: tensor("int64", shape, segmentIds), positionIds: tensor("int64", shape, positionIds) };
+}
+
+function pixelValues(examples: readonly Example[]): Tensor<"float32"> {
+  const images = examples.map(({ image }, i) => {
+    if (image !== undefined) return image;
+    throw new TypeError(`collate: example ${i} has no image and example 0 has one, expected all or none`);
+  });
+  const { channels, height, width } = images[0]?.processor ?? { channels: 0, height: 0, width: 0 };
+  const size = channels * height * width;
+  const values = new Float32Array(images.length * size);
+  for (const [b, image] of images.entries()) {
+    if (image.pixels.length !== size)
+      throw new TypeError(`collate: image ${b} has another size than image 0, expected one size in a batch`);
+    writeValues(image, values, b * size);
+  }
+  return tensor("float32", [images.length, channels, height, width], values);
 }
 
 function classId(label: number): bigint {

@@ -1,4 +1,5 @@
 import { TributaryError } from "../errors.ts";
+import { type ImageInput, isImageInput } from "./images/processor.ts";
 import type { DataRecord, Dropped } from "./record.ts";
 import { absent, type Rendered, type Template } from "./templates.ts";
 import type { Tokenizer } from "./tokenizer.ts";
@@ -14,6 +15,10 @@ export interface Example {
   /** The class from 0, or the target of a regression. */
   readonly label?: number;
   readonly tokenTypeIds?: Int32Array;
+  /** Per position the number, from 1, of the sequence that it belongs to, where several share the row. */
+  readonly segments?: Int32Array;
+  /** In place of tokens, of which there are none then. */
+  readonly image?: ImageInput;
 }
 
 /** Examples, and what became of the records that gave none. */
@@ -155,8 +160,45 @@ export function classificationExamples(
   options: ClassificationOptions,
 ): Prepared {
   const { classes, label = "label" } = options;
+  const labelOf = classLabel("classificationExamples", classes, label);
+  return textExamples("classificationExamples", records, { ...options, label }, labelOf);
+}
+
+export interface ImageOptions {
+  /** The field of the image, as `processImage` gives it. */
+  readonly image: string;
+  /** The field of the label. */
+  readonly label?: string;
+  readonly classes: readonly string[] | number;
+}
+
+/** Makes examples of images with a class. A label outside the classes is an error with the code `label-range`. */
+export function imageExamples(
+  records: readonly DataRecord[],
+  { image, label = "label", classes }: ImageOptions,
+): Prepared {
+  const labelOf = classLabel("imageExamples", classes, label);
+  return prepare("imageExamples", records, (record, index) => {
+    const input = record[image];
+    if (!isImageInput(input)) return `no image in the field "${image}"`;
+    if (record[label] === undefined || record[label] === null) return absent(label, record[label]);
+    return {
+      inputIds: new Int32Array(0),
+      image: input,
+      label: labelOf(record[label], index),
+      truncated: false,
+    };
+  });
+}
+
+/** The number of a class from a label that is its number or its name. */
+function classLabel(
+  who: string,
+  classes: readonly string[] | number,
+  label: string,
+): (value: unknown, index: number) => number {
   const count = typeof classes === "number" ? classes : classes.length;
-  return textExamples("classificationExamples", records, { ...options, label }, (value, index) => {
+  return (value, index) => {
     const named = typeof classes === "number" ? -1 : classes.indexOf(String(value));
     const found =
       named >= 0 ? named : typeof value === "string" && value.trim() !== "" ? Number(value) : value;
@@ -167,9 +209,9 @@ export function classificationExamples(
         : `one of ${classes.join(", ")} or an integer from 0 to ${count - 1}`;
     throw new TributaryError(
       "label-range",
-      `classificationExamples: record ${index} has the label ${quote(value)} in "${label}", expected ${expected}; correct the data or the number of classes`,
+      `${who}: record ${index} has the label ${quote(value)} in "${label}", expected ${expected}; correct the data or the number of classes`,
     );
-  });
+  };
 }
 
 /** What regression takes: as classification, without classes. */

@@ -10,12 +10,13 @@ import {
   wholeText,
 } from "./record.ts";
 
-/** Reads a JSON file: an array of objects, or one object as the only row. */
+/** Reads a JSON file: an array of objects, an object with such an array as `data`, or one object as the only row. */
 export async function readJson(source: Source, options: ReadOptions = {}): Promise<Records> {
   const { name = "data", dropMalformed = false } = options;
   const text = await wholeText(source, options);
   const value = parse(text, name);
-  const entries = Array.isArray(value) ? value : [value];
+  const inner = isRecord(value) && Array.isArray(value.data) ? value.data : value;
+  const entries: readonly unknown[] = Array.isArray(inner) ? inner : [inner];
   const rows: DataRecord[] = [];
   const dropped: Dropped[] = [];
   for (const [index, entry] of entries.entries()) {

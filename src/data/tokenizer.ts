@@ -39,6 +39,25 @@ export interface Tokenizer {
   token(id: number): string | undefined;
 }
 
+/** In place of the tokenizer of a model that reads no text. */
+export const noTokenizer: Tokenizer = {
+  vocabularySize: 0,
+  bosId: undefined,
+  eosId: undefined,
+  padId: undefined,
+  chatTemplate: undefined,
+  specialTokens: {},
+  encode() {
+    throw new TributaryError(
+      "no-tokenizer",
+      "the model reads no text; give it images, or take another model",
+    );
+  },
+  decode: () => "",
+  tokenId: () => undefined,
+  token: () => undefined,
+};
+
 /** What is used of the library, whose type declarations do not resolve under NodeNext. */
 interface Backend {
   readonly decoder: Decoder | null;

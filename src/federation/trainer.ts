@@ -4,8 +4,9 @@ import { type Batch, batches } from "../data/batches.ts";
 import type { Example } from "../data/examples.ts";
 import { TributaryError } from "../errors.ts";
 import { argMax, cast, equal, reduceSum } from "../graph/ops.ts";
+import type { RecomputeLevel } from "../graph/passes/recompute.ts";
 import { input, type Value } from "../graph/value.ts";
-import { modelInputs, type TaskModel, taskLoss } from "../models/task.ts";
+import { type InputOptions, modelInputs, type TaskModel, taskLoss } from "../models/task.ts";
 import type { WeightSpec } from "../nn/scope.ts";
 import type { Optimizer } from "../optim/optimizer.ts";
 import { add, type Params, sortedNames } from "../tensor/params.ts";
@@ -31,6 +32,8 @@ export interface LocalOptions {
   readonly clipNorm?: number;
   /** Batches of like length in random order, or in the order of the data. Default: "bucketed". */
   readonly order?: "bucketed" | "as-given";
+  /** What the backward pass computes again instead of keeping it. Default: nothing. */
+  readonly recompute?: RecomputeLevel | undefined;
 }
 
 /** Where a client's round lies in its training. */
@@ -89,6 +92,11 @@ export interface LocalTrainer extends ClientTrainer {
 
 /** The feeds of a batch, under the names of its graph inputs. */
 export function batchFeeds(batch: Batch, task: TaskModel["task"]): Params {
+  if (batch.pixelValues !== undefined)
+    return new Map<string, Tensor>([
+      ["pixel_values", batch.pixelValues],
+      ["labels", batch.labels],
+    ]);
   const feeds = new Map<string, Tensor>([
     ["input_ids", batch.inputIds],
     ["attention_mask", batch.attentionMask],
@@ -96,6 +104,8 @@ export function batchFeeds(batch: Batch, task: TaskModel["task"]): Params {
   ]);
   if (task === "causal-lm") feeds.set("label_positions", batch.labelPositions);
   if (batch.tokenTypeIds) feeds.set("token_type_ids", batch.tokenTypeIds);
+  if (batch.segmentIds) feeds.set("segment_ids", batch.segmentIds);
+  if (batch.positionIds) feeds.set("position_ids", batch.positionIds);
   return feeds;
 }
 
@@ -115,13 +125,21 @@ export function localTrainer({
   );
   const optional =
     segments && model.model.reads.includes("token_type_ids") ? (["token_type_ids"] as const) : [];
+  // What is trained may share rows; what is evaluated never does.
+  const shared = [...examples.values()].some((rows) => rows.some(({ segments: own }) => own !== undefined))
+    ? (["segment_ids", "position_ids"] as const)
+    : [];
   let held = { version: "", changed: [] as readonly string[] };
   let offset: { readonly version: string; readonly values: Params } | undefined;
 
   /** Loss and named inputs of the model with the adapters of a rank; `params` may hold more than they start with. */
-  const trace = (rank: number, params: Params) => {
+  const trace = (rank: number, params: Params, inputs: InputOptions["optional"] = optional) => {
     const scope = adaptedScope(base, attach(rank), specs(params));
-    const loss = taskLoss(model, scope, modelInputs(model.model, { optional }));
+    const loss = taskLoss(
+      model,
+      scope,
+      modelInputs(model.model, { optional: inputs, image: model.config.image }),
+    );
     return { scope, loss };
   };
 
@@ -139,7 +157,9 @@ export function localTrainer({
 
   const changedWeights = (chain: BaseChain, personal: readonly BaseChange[] = []): Params => {
     const changed = applyChanges(offsetAt(chain), personal);
-    return new Map([...changed].map(([name, difference]) => [name, sum(pristine(name), difference)] as const));
+    return new Map(
+      [...changed].map(([name, difference]) => [name, sum(pristine(name), difference)] as const),
+    );
   };
 
   const pristine = (name: string): Tensor => {
@@ -258,7 +278,7 @@ export function localTrainer({
     const stage = task.payload.stage ?? "";
     const key = JSON.stringify(["train", stage, ref.rank, phase, optimizer.name, layoutOf(params)]);
     if (registered.has(key)) return key;
-    const { scope, loss } = trace(ref.rank, params);
+    const { scope, loss } = trace(ref.rank, params, [...optional, ...shared]);
     // In order of name: the graph, and so its rounding, is the same for parameters from memory and from the store.
     const values = new Map(sortedNames(trainable).map((name) => [name, scope.get(name)] as const));
     pool.register(
@@ -269,6 +289,7 @@ export function localTrainer({
         optimizer,
         clipNorm: local.clipNorm ?? 0,
         rule: half.rule,
+        recompute: local.recompute,
         extra: specs(half.start.extra),
         memory: specs(half.local.memory),
       }),
@@ -412,7 +433,7 @@ function evaluationOutputs(
   const likeliest = argMax(loss.output, -1);
   const rows = task === "causal-lm" ? "labels" : "batch";
   outputs.set("correct", reduceSum(cast(equal(likeliest, input("labels", "int64", [rows])), "float32")));
-  if (task === "sequence-classification") outputs.set("predictions", cast(likeliest, "float32"));
+  if (task !== "causal-lm") outputs.set("predictions", cast(likeliest, "float32"));
   return outputs;
 }
 
@@ -432,7 +453,7 @@ function summary(
       `evaluation: the loss is ${loss} over ${count} labels; the parameters are broken`,
     );
   }
-  const labelled = task === "causal-lm" || task === "sequence-classification";
+  const labelled = task !== "regression" && task !== "embeddings";
   const predictions = outputs[0]?.has("predictions") ? new Array<number>(rows).fill(Number.NaN) : undefined;
   if (predictions) {
     planned.forEach((batch, i) => {

@@ -1,7 +1,8 @@
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { TributaryError } from "../errors.ts";
 import type { ByteSource, Folder } from "./byte-source.ts";
+import { isGgufName } from "./gguf/gguf.ts";
 
 /** A source over a file, which is opened for each read and so never left open. */
 export async function fileSource(path: string): Promise<ByteSource> {
@@ -21,8 +22,12 @@ export async function fileSource(path: string): Promise<ByteSource> {
   };
 }
 
-/** The regular files of a folder, not of its subfolders, in order of their names. */
+/**
+ * The regular files of a folder, not of its subfolders, in order of their names. The path of a GGUF file, which holds a
+ * whole model, stands for a folder of that file.
+ */
 export async function openFolder(path: string): Promise<Folder> {
+  if (isGgufName(path)) return new Map([[basename(path), await fileSource(path)]]);
   const entries = await readdir(path, { withFileTypes: true }).catch((cause: unknown) => {
     throw new TributaryError("missing-file", `${path}: no such folder, or it cannot be read`, { cause });
   });

@@ -1,5 +1,5 @@
 import { TributaryError } from "../errors.ts";
-import { type ArrayOf, allocate, byteSize, type DType } from "../tensor/dtype.ts";
+import { type ArrayOf, allocate, arrayOver, byteSize, type DType } from "../tensor/dtype.ts";
 import { listNames } from "../tensor/matching.ts";
 import type { Params } from "../tensor/params.ts";
 import { sizeOf, type Tensor } from "../tensor/tensor.ts";
@@ -105,6 +105,7 @@ export async function openCheckpoint(folder: Folder, stem = "model"): Promise<Te
   const indexName = `${stem}.safetensors.index.json`;
   const index = folder.get(indexName);
   if (index === undefined) {
+    refusePickles(folder);
     throw new TributaryError(
       "missing-file",
       `no ${stem}.safetensors and no ${indexName}; the folder holds ${listNames([...folder.keys()]) || "no files"}`,
@@ -142,6 +143,24 @@ export async function openCheckpoint(folder: Folder, stem = "model"): Promise<Te
     info: (name) => shardOf(name).info(name),
     tensor: (name) => shardOf(name).tensor(name),
   };
+}
+
+/** Throws where a folder holds its weights as Python pickles, which can run any program, with the command that converts them. */
+function refusePickles(folder: Folder): void {
+  const pickle = [...folder.keys()].find((name) => /^(?:pytorch_model|adapter_model).*\.bin$/.test(name));
+  if (pickle === undefined) return;
+  const stem = pickle.startsWith("adapter") ? "adapter_model" : "model";
+  throw new TributaryError(
+    "pickled-weights",
+    `the weights are in ${pickle}, which is a program for Python and is not read; convert it in its folder with Python's torch and safetensors:\n  ${conversion(pickle, stem)}`,
+  );
+}
+
+/** Reads all pickles of a model, without running what is in them, and writes one safetensors file. */
+function conversion(pickle: string, stem: string): string {
+  const files = `${pickle.replace(/(?:-\d+-of-\d+)?\.bin$/, "")}*.bin`;
+  const load = "torch.load(f, map_location='cpu', weights_only=True)";
+  return `python -c "import glob, torch; from safetensors.torch import save_file; save_file({k: v.clone().contiguous() for f in sorted(glob.glob('${files}')) for k, v in ${load}.items()}, '${stem}.safetensors', {'format': 'pt'})"`;
 }
 
 /** A file as bytes; equal tensors and metadata give equal bytes, whatever their order. */
@@ -340,10 +359,11 @@ function lookUp<T>(map: ReadonlyMap<string, T>, name: string, file: string): T {
   return value;
 }
 
-/** Copies the bytes into an array of the dtype, which also aligns them. */
+/** Copies the bytes into an array of the dtype, which also aligns them; bytes that are a whole buffer become the array. */
 function decode<K extends DType>(dtype: K, shape: readonly number[], bytes: Uint8Array): Tensor<K> {
-  const data: ArrayOf[K] = allocate(dtype, sizeOf(shape));
-  new Uint8Array(data.buffer).set(bytes);
+  const isWhole = bytes.byteLength === bytes.buffer.byteLength && bytes.buffer instanceof ArrayBuffer;
+  const data: ArrayOf[K] = isWhole ? arrayOver(dtype, bytes.buffer) : allocate(dtype, sizeOf(shape));
+  if (!isWhole) new Uint8Array(data.buffer).set(bytes);
   return { dtype, shape, data };
 }
 

@@ -1,3 +1,4 @@
+import { blocksOf, dequantizeBlocks } from "./ops/four-bit.ts";
 import {
   add,
   cast,
@@ -305,6 +306,7 @@ const rules: { readonly [K in OpType]: Rule<K> | typeof NO_GRADIENT } = {
       return needs(i) ? slice(g, node.attributes.axis, start - length, start) : undefined;
     });
   },
+  Split: NO_GRADIENT, // of decoding, which is not trained
   Expand: unary((g, x) => sumToShape(g, x.shape)),
   Fill: NO_GRADIENT,
   DimSize: NO_GRADIENT,
@@ -355,6 +357,10 @@ const rules: { readonly [K in OpType]: Rule<K> | typeof NO_GRADIENT } = {
     return [g, undefined, needs(2) ? gather(g, reshape(indices, indices.shape.slice(0, -1)), 0) : undefined];
   },
   ArgMax: NO_GRADIENT,
+  After: ({ g }) => [g, undefined],
+  DequantizeBlocks: NO_GRADIENT, // of whole levels
+  DequantizeHalf: NO_GRADIENT,
+  MatMulNBits: ({ x, g }) => [matMul(g, dequantizeBlocks(blocksOf(x.slice(1))))],
 };
 
 /** Whether an op has a gradient rule. */

@@ -2,6 +2,7 @@ import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { convert } from "../tensor/convert.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { type Tensor, tensor } from "../tensor/tensor.ts";
+import { BLOCK } from "./ops/four-bit.ts";
 import { type Dim, factorsOf, type Shape, timesDim } from "./shape.ts";
 import { constantKey, inputsOf, type Node, type OpType, topological, type Value } from "./value.ts";
 
@@ -12,6 +13,11 @@ import { constantKey, inputsOf, type Node, type OpType, topological, type Value 
 const IR_VERSION = 9;
 const OPSET = 20;
 const FUSED = "com.microsoft";
+/** Operators of later opsets, and the IR version that these ask for. */
+const LATER = {
+  blockedDequantizeLinear: { opset: 21, ir: 10 },
+  bitCast: { opset: 26, ir: 13 },
+} as const;
 
 const elementTypes: { readonly [K in DType]: number } = {
   float32: 1,
@@ -26,10 +32,16 @@ const elementTypes: { readonly [K in DType]: number } = {
   float64: 11,
   uint32: 12,
   uint64: 13,
-  bfloat16: 16,
+  bfloat16: 4, // JavaScript's tensors of ONNX Runtime have no bfloat16: its bits travel as uint16
   float8e4m3: 17,
   float8e5m2: 19,
 };
+const BFLOAT16 = 16;
+
+/** Ops that move elements and do not look into them. */
+const moving: ReadonlySet<OpType> = new Set<OpType>([
+  ...(["Identity", "Reshape", "Transpose", "Slice", "Concat", "Expand", "Gather", "After"] as const),
+]);
 
 type Attribute =
   | { readonly float: number }
@@ -58,8 +70,11 @@ class Emitter {
   readonly #names = new Map<Value, string>();
   readonly #symbols: ReadonlyMap<string, { input: string; axis: number }>;
   readonly #dims = new Map<Dim, string>();
+  readonly #targets = new Map<string, string>();
   readonly #taken = new Set<string>();
   #count = 0;
+  #opset = OPSET;
+  #ir = IR_VERSION;
 
   /** `taken` are the names of outputs. */
   constructor(inputs: Iterable<Value>, taken: Iterable<string>) {
@@ -75,10 +90,25 @@ class Emitter {
     this.#symbols = symbols;
   }
 
+  get version(): { readonly opset: number; readonly ir: number } {
+    return { opset: this.#opset, ir: this.#ir };
+  }
+
+  /** Asks for the opset of a later operator. */
+  needs({ opset, ir }: { readonly opset: number; readonly ir: number }): void {
+    this.#opset = Math.max(this.#opset, opset);
+    this.#ir = Math.max(this.#ir, ir);
+  }
+
   fresh(): string {
     let name = `v${this.#count++}`;
     while (this.#taken.has(name)) name = `v${this.#count++}`;
     return name;
+  }
+
+  /** Every value that has been given a name in the graph. */
+  get named(): ReadonlyMap<Value, string> {
+    return this.#names;
   }
 
   /** Gives a computed value the name of an output; false if it has one already, or is an input or a constant. */
@@ -149,12 +179,40 @@ class Emitter {
     );
   }
 
-  /** A Reshape target: 0 copies the dimension at the same place, one -1 is inferred. */
-  target(from: Shape, to: Shape): string {
+  /**
+   * A Reshape, whose target copies the dimension at the same place where it says 0, and infers one -1. A target that is
+   * computed says 0 where there is nothing.
+   */
+  reshape(x: string, from: Shape, to: Shape, outputs: string[]): void {
     const plan = to.map((dim, i) => (typeof dim === "number" ? dim : from[i] === dim ? 0 : -1));
     if (plan.includes(0) && to.some((dim) => dim === 0))
       throw new RangeError("onnx: Reshape of an empty tensor");
-    return plan.filter((dim) => dim === -1).length <= 1 ? this.ints(plan) : this.shape(to);
+    if (plan.filter((dim) => dim === -1).length <= 1) this.emit("Reshape", [x, this.ints(plan)], {}, outputs);
+    else this.emit("Reshape", [x, this.shape(to)], { allowzero: { int: 1 } }, outputs);
+  }
+
+  /** The target `[-1, 0, ...]` of a Reshape that keeps its shape, known once `cause` is: no length is below 0. */
+  targetAfter(cause: string, axis: number, rank: number): string {
+    const shared = (key: string, make: () => string): string => {
+      const known = this.#targets.get(key) ?? make();
+      this.#targets.set(key, known);
+      return known;
+    };
+    const length = shared(`${axis} ${cause}`, () =>
+      axis < 0
+        ? this.neverNegative(cause)
+        : this.emit("Shape", [cause], { start: { int: axis }, end: { int: axis + 1 } }),
+    );
+    const kept = Array.from({ length: rank }, (_, i) => (i === 0 ? -1 : 0));
+    return shared(`${rank} of ${length}`, () => this.emit("Min", [length, this.ints(kept)]));
+  }
+
+  /** An integer vector of length 1 that is at least 0, known once `value` is. */
+  neverNegative(value: string): string {
+    const flat = this.emit("Reshape", [value, this.ints([-1])]);
+    const element = this.emit("Slice", [flat, this.ints([0]), this.ints([1]), this.ints([0])]);
+    const whole = this.emit("Cast", [element], { to: { int: elementTypes.int64 } });
+    return this.emit("Max", [whole, this.ints([0])]);
   }
 
   scalarDim(dim: Dim): string {
@@ -193,6 +251,111 @@ function lowerMatMul(e: Emitter, node: Node<"MatMul">, names: readonly string[],
   }
 }
 
+/** bfloat16 is the upper half of a float32, whose bits are held as uint16. */
+function lowerCast(e: Emitter, node: Node<"Cast">, [x = ""]: readonly string[], outputs: string[]): void {
+  const { to } = node.attributes;
+  const from = node.inputs[0]?.dtype;
+  if (from === "bfloat16" || to === "bfloat16") e.needs(LATER.bitCast);
+  const source = from === "bfloat16" ? e.emit("BitCast", [x], { to: { int: BFLOAT16 } }) : x;
+  if (to === "bfloat16") {
+    const narrow = e.emit("Cast", [source], { to: { int: BFLOAT16 } });
+    e.emit("BitCast", [narrow], { to: { int: elementTypes.uint16 } }, outputs);
+  } else e.emit("Cast", [source], { to: { int: elementTypes[to] } }, outputs);
+}
+
+/**
+ * A Reshape to the shape that is there, which moves nothing. The cause's symbolic dimension is read, or an element of it where
+ * all are known: known dimensions are folded.
+ */
+function lowerAfter(
+  e: Emitter,
+  { inputs: [x, cause] }: Node<"After">,
+  [source = "", trigger = ""]: readonly string[],
+  outputs: string[],
+): void {
+  const axis = cause?.shape.findIndex((dim) => typeof dim === "string") ?? -1;
+  if (cause?.constant !== undefined || x === undefined || x.shape.length === 0) {
+    e.emit("Identity", [source], {}, outputs);
+    return;
+  }
+  const target = e.targetAfter(trigger, axis, x.shape.length);
+  e.emit("Reshape", [source, target], {}, outputs);
+}
+
+/** `scale * level` of the even or odd columns [out, in / 2]; each block has 16 of them. */
+function lowerHalf(
+  e: Emitter,
+  half: "even" | "odd",
+  { levels, scales, shape: [out = 0, blocks = 0] }: NamedBlocks,
+  outputs?: string[],
+): string {
+  e.needs(LATER.blockedDequantizeLinear);
+  const byte = (value: number): string => e.constantName(tensor("uint8", [], Uint8Array.of(value)));
+  const nibbles =
+    half === "even"
+      ? e.emit("BitwiseAnd", [levels, byte(15)])
+      : e.emit("BitShift", [levels, byte(4)], { direction: { text: "RIGHT" } });
+  const rows = e.emit("Reshape", [nibbles, e.ints([out, (blocks * BLOCK) / 2])]);
+  const attributes = { axis: { int: 1 }, block_size: { int: BLOCK / 2 } };
+  return e.emit("DequantizeLinear", [rows, scales], attributes, outputs);
+}
+
+/** A matrix in blocks by the names of its parts, and the shape of its scales. */
+interface NamedBlocks {
+  readonly levels: string;
+  readonly scales: string;
+  readonly shape: readonly number[];
+}
+
+function lowerDequantizeBlocks(
+  e: Emitter,
+  { inputs: [, scaled] }: Node<"DequantizeBlocks">,
+  [levels = "", scales = "", offsets = ""]: readonly string[],
+  outputs: string[],
+): void {
+  const [out, blocks] = [Number(scaled?.shape[0]), Number(scaled?.shape[1])];
+  const halves = (["even", "odd"] as const).map((half) =>
+    e.emit("Unsqueeze", [lowerHalf(e, half, { levels, scales, shape: [out, blocks] }), e.ints([-1])]),
+  );
+  const pairs = e.emit("Concat", halves, { axis: { int: 2 } });
+  const rows = e.emit("Reshape", [pairs, e.ints([out, blocks, BLOCK])]);
+  const numbers = e.emit("Sub", [rows, e.emit("Unsqueeze", [offsets, e.ints([-1])])]);
+  e.emit("Reshape", [numbers, e.ints([out, BLOCK * blocks])], {}, outputs);
+}
+
+/**
+ * ONNX Runtime packs constant levels for its four-bit kernel, which knows no zero between two levels. With its zero at level
+ * 8, what is left of a block is one number, and the product of these with the sums of x over blocks is added. Levels that
+ * are fed are dequantized at each product; there the zero of a block may be any number of levels.
+ */
+function lowerMatMulNBits(
+  e: Emitter,
+  { inputs: [x, levels, scaled] }: Node<"MatMulNBits">,
+  [rows = "", bytes = "", scales = "", offsets = ""]: readonly string[],
+  outputs: string[],
+): void {
+  const [out, blocks] = [Number(scaled?.shape[0]), Number(scaled?.shape[1])];
+  const attributes = {
+    K: { int: BLOCK * blocks },
+    N: { int: out },
+    bits: { int: 4 },
+    block_size: { int: BLOCK },
+  };
+  if (levels?.constant === undefined || scaled?.constant === undefined) {
+    const zeros = e.emit("Div", [offsets, scales]);
+    e.emit("MatMulNBits", [rows, bytes, scales, zeros], attributes, outputs, FUSED);
+    return;
+  }
+  const product = e.emit("MatMulNBits", [rows, bytes, scales], attributes, undefined, FUSED);
+  const lead = x?.shape.slice(0, -1) ?? [];
+  const blocked = e.emit("Reshape", [rows, e.shape([...lead, blocks, BLOCK])]);
+  const sums = e.emit("ReduceSum", [blocked, e.ints([-1])], { keepdims: { int: 0 } });
+  const eight = e.constantName(tensor("float32", [], Float32Array.of(8)));
+  const rest = e.emit("Sub", [e.emit("Mul", [scales, eight]), offsets]);
+  const swapped = e.emit("Transpose", [rest], { perm: { ints: [1, 0] } });
+  e.emit("Add", [product, e.emit("MatMul", [sums, swapped])], {}, outputs);
+}
+
 type Special = {
   readonly [K in OpType]?: (e: Emitter, node: Node<K>, names: readonly string[], outputs: string[]) => void;
 };
@@ -213,12 +376,12 @@ const reduction =
 const special: Special = {
   MatMul: lowerMatMul,
   Gemm: (e, _, names, outputs) => e.emit("Gemm", names, { transB: { int: 1 } }, outputs),
-  Reshape: (e, node, [x = ""], outputs) => {
-    const from = node.inputs[0]?.shape ?? [];
-    e.emit("Reshape", [x, e.target(from, node.attributes.shape)], {}, outputs);
-  },
+  Reshape: (e, node, [x = ""], outputs) =>
+    e.reshape(x, node.inputs[0]?.shape ?? [], node.attributes.shape, outputs),
   Slice: (e, { attributes: { axis, start, end } }, [x = ""], outputs) =>
     e.emit("Slice", [x, e.ints([start]), e.ints([end]), e.ints([axis])], {}, outputs),
+  Split: (e, { attributes: { axis, lengths } }, [x = ""], outputs) =>
+    e.emit("Split", [x, e.shape(lengths)], { axis: { int: axis } }, outputs),
   Expand: (e, node, [x = ""], outputs) => e.emit("Expand", [x, e.shape(node.attributes.shape)], {}, outputs),
   Fill: (e, { attributes: { shape, value, dtype } }, _, outputs) => {
     const element = convert(tensor("float64", [1], Float64Array.of(value)), dtype);
@@ -234,8 +397,13 @@ const special: Special = {
   ReduceMax: reduction("ReduceMax"),
   ArgMax: (e, node, names, outputs) =>
     e.emit("ArgMax", names, { axis: { int: node.attributes.axis }, keepdims: { int: 0 } }, outputs),
-  Cast: (e, node, names, outputs) =>
-    e.emit("Cast", names, { to: { int: elementTypes[node.attributes.to] } }, outputs),
+  Cast: lowerCast,
+  After: lowerAfter,
+  DequantizeBlocks: lowerDequantizeBlocks,
+  DequantizeHalf: (e, { attributes: { half }, inputs: [, scaled] }, [levels = "", scales = ""], outputs) => {
+    lowerHalf(e, half, { levels, scales, shape: scaled?.shape.map(Number) ?? [] }, outputs);
+  },
+  MatMulNBits: lowerMatMulNBits,
   // ScatterND of ONNX Runtime splits the rows over threads and loses sums where an index repeats; ScatterElements does not.
   ScatterND: (e, { inputs: [, indices, updates] }, [x = "", at = "", rows = ""], outputs) => {
     const lead = timesDim(...(updates?.shape.slice(0, -1) ?? []));
@@ -289,6 +457,8 @@ function lowering(node: Node): Lowering {
 }
 
 function emitNode<K extends OpType>(e: Emitter, node: Node<K>): void {
+  if (node.op !== "Cast" && !moving.has(node.op) && node.inputs.some(({ dtype }) => dtype === "bfloat16"))
+    throw new TypeError(`onnx: ${node.op} of bfloat16; cast it to float32 first`);
   const names = node.inputs.map((value) => e.name(value));
   const outputs = node.outputs.map((value) => e.name(value));
   const lower = special[node.op] as
@@ -387,7 +557,7 @@ export function encodeOnnx({ outputs }: Graph): Uint8Array<ArrayBuffer> {
   for (const node of topological([...outputs.values()])) emitNode(e, node);
   for (const [name, value] of copies) e.emit("Identity", [e.name(value)], {}, [name]);
   const w = new BinaryWriter();
-  int(w, 1, IR_VERSION);
+  int(w, 1, e.version.ir);
   text(w, 2, "tributary");
   message(w, 7, () => {
     for (const node of e.nodes) message(w, 1, () => writeNode(w, node));
@@ -395,9 +565,13 @@ export function encodeOnnx({ outputs }: Graph): Uint8Array<ArrayBuffer> {
     for (const { name, value } of e.constants.values()) message(w, 5, () => writeTensor(w, name, value));
     for (const [name, value] of inputs) message(w, 11, () => writeValueInfo(w, name, value));
     for (const [name, value] of outputs) message(w, 12, () => writeValueInfo(w, name, value));
+    // ONNX Runtime reuses the memory of values whose shapes it knows to be equal, and searches long for that of others.
+    for (const [value, name] of e.named) {
+      if (!outputs.has(name)) message(w, 13, () => writeValueInfo(w, name, value));
+    }
   });
   for (const [domain, version] of [
-    ["", OPSET],
+    ["", e.version.opset],
     [FUSED, 1],
   ] as const) {
     message(w, 8, () => {

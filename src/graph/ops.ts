@@ -273,6 +273,16 @@ export function concat(values: readonly Value[], axis: number, dim?: Dim): Value
   return one(applyOp("Concat", { axis: at }, values, [{ dtype: first.dtype, shape }]));
 }
 
+/** Cuts an axis into parts of these lengths, which may be symbolic; the axis is as long as they are together. */
+export function split(x: Value, axis: number, lengths: Shape): readonly Value[] {
+  const at = normalizeAxis(axis, x.shape.length, "Split");
+  const outputs = lengths.map((length) => ({
+    dtype: x.dtype,
+    shape: x.shape.map((dim, i) => (i === at ? length : dim)),
+  }));
+  return applyOp("Split", { axis: at, lengths }, [x], outputs);
+}
+
 /** Broadcasts to a shape. */
 export function expand(x: Value, shape: Shape): Value {
   if (!sameShape(broadcastShapes(x.shape, shape, "Expand"), shape)) {

@@ -49,6 +49,7 @@ export interface OpAttributes {
   Transpose: { readonly perm: readonly number[] };
   Slice: { readonly axis: number; readonly start: number; readonly end: number };
   Concat: { readonly axis: number };
+  Split: { readonly axis: number; readonly lengths: Shape };
   Expand: { readonly shape: Shape };
   Fill: { readonly shape: Shape; readonly value: number; readonly dtype: DType };
   DimSize: { readonly dim: Dim };
@@ -61,6 +62,10 @@ export interface OpAttributes {
   ScatterElements: { readonly axis: number };
   ScatterND: None;
   ArgMax: { readonly axis: number };
+  After: None;
+  DequantizeBlocks: None;
+  DequantizeHalf: { readonly half: "even" | "odd" };
+  MatMulNBits: None;
 }
 
 export type OpType = keyof OpAttributes;

@@ -1,14 +1,14 @@
-import { type AttachedAdapter, adapterBase, startParams } from "../adapters/adapter.ts";
+import { type AttachedAdapter, adapterBase, type Start, startParams } from "../adapters/adapter.ts";
 import { denseSubset } from "../adapters/dense-subset.ts";
 import { dora } from "../adapters/dora.ts";
 import { lora, loraScaling } from "../adapters/lora.ts";
 import { TributaryError } from "../errors.ts";
 import type { Strategy } from "../federation/strategy.ts";
 import type { LoraConfigFile, PeftAdapter } from "../formats/peft.ts";
-import type { LoadedModel } from "../models/load.ts";
+import { floatWeight } from "../models/precision.ts";
 import type { TaskModel } from "../models/task.ts";
 import { add, type Params } from "../tensor/params.ts";
-import type { AdapterJob, Job, LoraJob } from "./job.ts";
+import type { AdapterJob, LoraJob } from "./job.ts";
 import { either } from "./problem.ts";
 
 /** The adapter of a job for clients of any rank. */
@@ -68,11 +68,11 @@ export function rankOfClient(adapter: AdapterJob, name: string, index: number): 
 /** Parameters before round 1: drawn from the seed, or those of a PEFT adapter. */
 export function initialParams(
   adapter: JobAdapter,
-  model: LoadedModel,
+  base: Start["base"],
   seed: number,
   from?: PeftAdapter,
 ): Params {
-  const drawn = startParams(adapter.attach(adapter.rank), { seed, base: model.weights });
+  const drawn = startParams(adapter.attach(adapter.rank), { seed, base });
   if (from === undefined) return drawn;
   const wrong = [...drawn].flatMap(([name, { shape }]) => {
     const given = from.params.get(name);
@@ -95,6 +95,29 @@ export function initialParams(
       .flatMap((name) => (from.params.has(name) ? [[name, from.params.get(name)] as const] : []))
       .filter(isEntry),
   );
+}
+
+/** `initialParams`; the base weights are read where a parameter starts from its base. */
+export async function readInitialParams(
+  adapter: JobAdapter,
+  weights: () => Promise<Params>,
+  seed: number,
+  from?: PeftAdapter,
+): Promise<Params> {
+  let asked = false;
+  const unread = {
+    get(): undefined {
+      asked = true;
+      return undefined;
+    },
+  };
+  try {
+    return initialParams(adapter, unread, seed, from);
+  } catch (error) {
+    if (!asked) throw error;
+  }
+  const held = await weights();
+  return initialParams(adapter, { get: (name) => floatWeight(held, name) }, seed, from);
 }
 
 /** The base weights of a model with an offset added. */
@@ -129,16 +152,19 @@ function spelled(target: string | readonly string[]): string {
   return typeof target === "string" ? target : target.join(", ");
 }
 
-/** Modules of the task's head, which start fresh or fit another task: they are trained whole, as PEFT does. */
-function headModules({ model, config, task }: TaskModel): string[] {
+/**
+ * Modules of the task's head, which start fresh or fit another task: they are trained whole, as PEFT does. A head of
+ * several layers is named by the module that holds them.
+ */
+export function headModules({ model, config, task }: TaskModel): string[] {
   if (task === "causal-lm") return [];
   const names = [...model.parameters(config, task)]
     .filter(([, { head }]) => head === true)
     .map(([name]) => name);
-  return [...new Set(names.map((name) => name.replace(/\.(?:weight|bias)$/, "")))];
+  return [...new Set(names.map((name) => name.split(".")[0] ?? name))];
 }
 
-const taskTypes: ReadonlyMap<Job["task"], string> = new Map([
+const taskTypes: ReadonlyMap<TaskModel["task"], string> = new Map([
   ["causal-lm", "CAUSAL_LM"],
   ["sequence-classification", "SEQ_CLS"],
   ["regression", "SEQ_CLS"],
@@ -157,9 +183,10 @@ function loraConfig(
     modulesToSave: readonly string[];
     target: string | readonly string[];
   },
-  { task }: TaskModel,
+  { model, config, task }: TaskModel,
 ): LoraConfigFile {
-  const taskType = task === "embeddings" ? undefined : taskTypes.get(task);
+  const taskType = taskTypes.get(task);
+  const tensors = [...model.parameters(config, task).values()];
   return {
     rank,
     alpha: job.alpha,
@@ -172,6 +199,6 @@ function loraConfig(
     alphaPattern: new Map(),
     ...(taskType === undefined ? {} : { taskType }),
     baseModel,
-    fanInFanOut: false,
+    fanInFanOut: tensors.some(({ transposed = false }) => transposed),
   };
 }

@@ -1,18 +1,24 @@
+import { adapterBase } from "../adapters/adapter.ts";
+import { inCheckpointNames } from "../adapters/peft-names.ts";
 import type { Example } from "../data/examples.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import { TributaryError } from "../errors.ts";
+import { type EvaluationData, evaluateModel } from "../eval/evaluate.ts";
 import type { FederatedClient } from "../federation/door.ts";
 import type { Committed } from "../federation/federate.ts";
-import type { Strategy } from "../federation/strategy.ts";
+import type { BaseChange, Strategy } from "../federation/strategy.ts";
 import { type Evaluation, type LocalTrainer, localTrainer } from "../federation/trainer.ts";
 import { openFolder } from "../formats/files.node.ts";
 import { readPeftAdapter } from "../formats/peft.ts";
 import { meanSquaredError, pearson, spearman } from "../metrics/correlation.ts";
 import { matthewsCorrelation } from "../metrics/matthews.ts";
-import type { LoadedModel } from "../models/load.ts";
+import type { Metric } from "../metrics/metric.ts";
+import type { FoundModel } from "../models/load.ts";
 import type { Params } from "../tensor/params.ts";
+import { sizeOf } from "../tensor/tensor.ts";
 import { openPool, type Pool, type PoolPlan, planPool } from "../train/pool.node.ts";
-import { initialParams, type JobAdapter, jobAdapter, rankOfClient } from "./adapter.ts";
+import { type JobAdapter, jobAdapter, rankOfClient, readInitialParams } from "./adapter.ts";
+import { changesWeights } from "./cross-checks.ts";
 import {
   evaluatedRecords,
   type JobData,
@@ -21,19 +27,27 @@ import {
   spread,
   tokenizeRecords,
 } from "./data.ts";
+import { answerOptions, evaluationData } from "./evaluation-data.ts";
 import type { RunHeader } from "./events.ts";
+import { localModel } from "./hub.node.ts";
 import type { Job } from "./job.ts";
 import { localOptions } from "./local.ts";
-import { loadJobModel, modelDigest, numLabelsOf } from "./model.node.ts";
+import { type MemoryPlan, memoryPlan, shortage, workerMemory } from "./memory-plan.node.ts";
+import { namedMetrics } from "./metrics.node.ts";
+import { findJobModel, modelDigest, numLabelsOf } from "./model.node.ts";
 import { described, JobError } from "./problem.ts";
 import { jobStrategy } from "./updates.ts";
 
 /** The parts of a job, loaded and fitted to each other; nothing is running yet. */
 export interface Assembly {
-  readonly model: LoadedModel;
+  readonly model: FoundModel;
+  /** The base weights as they are held, read when they are asked for: workers hold their own. */
+  readonly weights: () => Promise<Params>;
   readonly tokenizer: Tokenizer;
   readonly data: JobData;
   readonly heldOut: readonly Example[];
+  /** The metrics that the job names, and the held-out data as they need them. */
+  readonly measured: { readonly metrics: readonly Metric[]; readonly data: EvaluationData };
   readonly strategy: Strategy;
   readonly adapter: JobAdapter;
   readonly clients: readonly FederatedClient[];
@@ -44,6 +58,7 @@ export interface Assembly {
   readonly participation: number;
   readonly base: { readonly root: string; readonly bytes: number };
   readonly plan: PoolPlan;
+  readonly memory: MemoryPlan;
   readonly header: RunHeader;
 }
 
@@ -53,7 +68,7 @@ export interface Assembly {
  */
 export async function assemble(job: Job & { readonly out: string }): Promise<Assembly> {
   const strategy = jobStrategy(job);
-  const { model, tokenizer } = await loadJobModel(job);
+  const { model, tokenizer, weights } = await findJobModel(job);
   const { vocabularySize } = tokenizer;
   if (vocabularySize > model.config.vocabSize) {
     throw new TributaryError(
@@ -61,13 +76,26 @@ export async function assemble(job: Job & { readonly out: string }): Promise<Ass
       `model: the tokenizer has ${vocabularySize} tokens, the model ${model.config.vocabSize}; take the tokenizer of this model`,
     );
   }
+  if (job.data.packing && !model.model.reads.includes("segment_ids")) {
+    throw new TributaryError(
+      "unsupported-model",
+      `data.packing: ${model.model.type} models cannot keep sequences of one row apart; remove it`,
+    );
+  }
   const positions = model.config.maxPositions;
   const maxLength = Math.min(job.data.maxLength, positions);
+  const metrics = await namedMetrics(job.evaluation.metrics ?? [], job.task);
+  const records = await readJobRecords(job);
   const data = tokenizeRecords(
     { ...job, data: { ...job.data, maxLength } },
-    evaluatedRecords(job, await readJobRecords(job)),
+    evaluatedRecords(job, records),
     tokenizer,
   );
+  const measured = evaluationData(job, records[job.evaluation.split], {
+    tokenizer,
+    maxPositions: positions,
+    metrics,
+  });
   const heldOut = spread(
     job.evaluation.split === "test" ? data.test : data.validation,
     job.evaluation.maxExamples,
@@ -80,23 +108,33 @@ export async function assemble(job: Job & { readonly out: string }): Promise<Ass
   });
   const from =
     job.adapter.kind === "lora" && job.adapter.from !== undefined
-      ? await readPeftAdapter(await openFolder(job.adapter.from))
+      ? inCheckpointNames(adapterBase(model), await readPeftAdapter(await openFolder(job.adapter.from)))
       : undefined;
-  const initial = atTheDoor("adapter", () => initialParams(adapter, model, job.seed, from));
+  const initial = await readInitialParams(adapter, weights, job.seed, from).catch(refused("adapter"));
   const perRound = clientsOfRound(job, clients.length);
   refuseQuorum(job, perRound);
-  const parameters = countOf(model.weights);
+  const tensors = [...adapterBase(model).parameters.values()];
+  const parameters = tensors.reduce((sum, { shape }) => sum + sizeOf(shape), 0);
+  const worker = workerMemory(job, model, adapter, {
+    trained: silos.flatMap(({ examples }) => examples),
+    heldOut,
+  });
   const plan = planPool({
     tasks: perRound,
-    weightBytes: 4 * parameters,
+    weightBytes: worker.weights,
+    workerBytes: worker.total,
     workers: job.workers === "auto" ? undefined : job.workers,
     threads: job.threads === "auto" ? undefined : job.threads,
   });
+  const memory = memoryPlan(worker, plan.workers);
+  const short = shortage(memory);
   const fresh = model.initialized.filter((name) => from?.params.has(name) !== true);
   const notes = [
     ...data.notes,
+    ...measured.notes,
+    ...(short === undefined ? [] : [short]),
     ...(fresh.length > 0 ? [`fresh in the model: ${fresh.join(", ")}`] : []),
-    ...(maxLength < job.data.maxLength
+    ...(maxLength < job.data.maxLength && model.config.image === undefined
       ? [`data.maxLength ${job.data.maxLength} is cut to the ${positions} positions of the model`]
       : []),
     ...(strategy.declares.centralized === true
@@ -128,9 +166,11 @@ export async function assemble(job: Job & { readonly out: string }): Promise<Ass
   };
   return {
     model,
+    weights,
     tokenizer,
     data,
     heldOut,
+    measured: { metrics, data: measured.data },
     strategy,
     adapter,
     clients,
@@ -138,7 +178,8 @@ export async function assemble(job: Job & { readonly out: string }): Promise<Ass
     initial,
     perRound,
     participation: perRound / clients.length,
-    base: { root: await modelDigest(job.model), bytes: 4 * parameters },
+    memory,
+    base: { root: await modelDigest(await localModel(job.model)), bytes: 4 * parameters },
     plan,
     header,
   };
@@ -147,23 +188,24 @@ export async function assemble(job: Job & { readonly out: string }): Promise<Ass
 /** Starts the workers and the trainer of an assembly. */
 export async function openTraining(
   job: Job,
-  assembly: Pick<Assembly, "model" | "adapter" | "silos" | "plan">,
+  assembly: Pick<Assembly, "model" | "weights" | "strategy" | "adapter" | "silos" | "plan">,
 ): Promise<{ readonly pool: Pool; readonly trainer: LocalTrainer }> {
   const numLabels = numLabelsOf(job);
   const pool = await openPool({
     base: {
       kind: "folder",
-      path: job.model,
+      path: await localModel(job.model),
       task: job.task,
       seed: job.seed,
       ...(numLabels === undefined ? {} : { numLabels }),
+      ...(job.basePrecision === undefined ? {} : { precision: job.basePrecision }),
     },
     plan: assembly.plan,
     device: job.device,
   });
   const trainer = localTrainer({
     model: assembly.model,
-    pretrained: assembly.model.weights,
+    pretrained: changesWeights(assembly.strategy) ? await assembly.weights() : new Map(),
     attach: (rank) => assembly.adapter.attach(rank),
     examples: new Map(assembly.silos.map(({ name, examples }) => [name, examples])),
     local: localOptions(job.local),
@@ -175,30 +217,64 @@ export async function openTraining(
 /** Held-out measurements of a committed state; the mean over the clients where each has its own model. */
 export async function measure(
   state: Committed,
-  { strategy, clients, heldOut, adapter }: Pick<Assembly, "strategy" | "clients" | "heldOut" | "adapter">,
+  assembly: MeasuredAssembly,
   trainer: LocalTrainer,
-  { task, evaluation: { batchSize } }: Pick<Job, "task" | "evaluation">,
+  { task, evaluation }: Pick<Job, "task" | "evaluation">,
   signal: AbortSignal,
 ): Promise<Readonly<Record<string, number>>> {
+  const { strategy, clients, heldOut, adapter } = assembly;
   if (heldOut.length === 0) return {};
-  if (strategy.declares.personal !== true) {
-    const found = await trainer.evaluate(
-      { params: state.global(), chain: state.chain, rank: adapter.rank },
-      heldOut,
-      { batchSize, signal },
-    );
-    return measurements(found, task, heldOut);
-  }
+  const one = async (
+    params: Params,
+    rank: number,
+    personalBase: readonly BaseChange[] = [],
+  ): Promise<Record<string, number>> => {
+    const tuned = { params, chain: state.chain, rank, personalBase };
+    const found = await trainer.evaluate(tuned, heldOut, { batchSize: evaluation.batchSize, signal });
+    const changed = trainer.changedWeights(state.chain, personalBase);
+    const named = await namedMeasurements(assembly, { params, rank, changed }, evaluation, signal);
+    return { ...named, ...measurements(found, task, heldOut) };
+  };
+  if (strategy.declares.personal !== true) return one(state.global(), adapter.rank);
   const all: Record<string, number>[] = [];
   for (const client of clients) {
     const { start, personalBase } = await state.personal(client);
-    const model = { params: start.params, chain: state.chain, rank: client.rank, personalBase };
-    all.push(measurements(await trainer.evaluate(model, heldOut, { batchSize, signal }), task, heldOut));
+    all.push(await one(start.params, client.rank, personalBase));
   }
   const mean = (name: string): number =>
     all.reduce((sum, one) => sum + (one[name] ?? Number.NaN), 0) / all.length;
   const names = Object.keys(all[0] ?? {}).filter((name) => all.every((one) => one[name] !== undefined));
   return Object.fromEntries(names.map((name) => [name, mean(name)]));
+}
+
+/** What `measure` reads of an assembly. */
+export type MeasuredAssembly = Pick<
+  Assembly,
+  "strategy" | "clients" | "heldOut" | "adapter" | "model" | "weights" | "tokenizer" | "plan" | "measured"
+>;
+
+/** The metrics that the job names. */
+async function namedMeasurements(
+  { model, weights, tokenizer, adapter, plan, measured }: MeasuredAssembly,
+  { params, rank, changed }: { readonly params: Params; readonly rank: number; readonly changed: Params },
+  evaluation: Job["evaluation"],
+  signal: AbortSignal,
+): Promise<Record<string, number>> {
+  if (measured.metrics.length === 0) return {};
+  const found = await evaluateModel(
+    {
+      model,
+      tokenizer,
+      attached: adapter.attach(rank),
+      base: new Map([...(await weights()), ...changed]),
+      params,
+      threads: plan.threads * plan.workers,
+    },
+    measured.data,
+    measured.metrics,
+    { batchSize: evaluation.batchSize, resamples: 0, signal, ...answerOptions(evaluation) },
+  );
+  return Object.fromEntries(found.flatMap(({ name, value }) => (value === undefined ? [] : [[name, value]])));
 }
 
 /** Measurements of some examples by their names in records; a correlation that is not defined is absent. */
@@ -260,11 +336,18 @@ function atTheDoor<T>(path: string, make: () => T): T {
   try {
     return make();
   } catch (cause) {
+    return refused(path)(cause);
+  }
+}
+
+/** Throws what was thrown, as a fault of the job where it refuses options. */
+const refused =
+  (path: string) =>
+  (cause: unknown): never => {
     if (cause instanceof RangeError || cause instanceof TypeError) {
       throw new TributaryError("job-invalid", `${path}: ${cause.message}; correct ${path} in the job`, {
         cause,
       });
     }
     throw cause;
-  }
-}
+  };

@@ -2,6 +2,7 @@ import type { z } from "zod";
 import { crossProblems } from "./cross-checks.ts";
 import type { Job } from "./job.ts";
 import { nearest } from "./nearest.ts";
+import { withPreset } from "./presets.ts";
 import { described, JobError, type PlaceOf, type Problem } from "./problem.ts";
 import { renamedTo } from "./renamed.ts";
 import { jobJsonSchema, jobSchema, partSchemas } from "./schema.ts";
@@ -17,7 +18,8 @@ import {
 } from "./schema-node.ts";
 
 /** A job with every default filled in. Throws JobError that lists everything that is wrong, at once. */
-export function checkJob(raw: unknown, placeOf?: PlaceOf): Job {
+export function checkJob(given: unknown, placeOf?: PlaceOf): Job {
+  const raw = withPreset(given);
   const parsed = jobSchema.safeParse(raw);
   const problems = parsed.success
     ? crossProblems(parsed.data)

@@ -5,14 +5,14 @@ import { drawCohort } from "../federation/sampling.ts";
 import { packState } from "../federation/state.ts";
 import type { Strategy } from "../federation/strategy.ts";
 import type { LoadedModel } from "../models/load.ts";
+import { type NamedStrategy, type StrategyEntry, strategyEntries } from "../strategies/catalogue/entries.ts";
+import { besideScalars, pairScalars, type Sizes, weightScalars } from "../strategies/catalogue/traffic.ts";
 import { initialParams, jobAdapter, rankOfClient } from "./adapter.ts";
 import { crossProblems } from "./cross-checks.ts";
-import type { AdapterJob, Job, StrategyJob } from "./job.ts";
+import type { AdapterJob, Job } from "./job.ts";
 import { exampleOf } from "./methods.ts";
 import { problemLine } from "./problem.ts";
 import { rehearse, type Serialised, tensorBytes } from "./rehearsal.ts";
-import { type StrategyEntry, strategyEntries } from "./strategies.ts";
-import { besideScalars, pairScalars, type Sizes, weightScalars } from "./traffic.ts";
 
 /** What costs are counted for. */
 export interface CostOptions {
@@ -154,7 +154,7 @@ function adapterFor(adapter: AdapterJob, { declares }: Strategy, model: LoadedMo
 
 function rehearsed(
   { name, traffic: trafficOf }: StrategyEntry,
-  asked: StrategyJob,
+  asked: NamedStrategy,
   strategy: Strategy,
   adapterJob: AdapterJob,
   { job: { seed }, model, clients, perRound, fullBytes }: CostOptions,
@@ -173,7 +173,7 @@ function rehearsed(
   const { modules, beside } = shapesOf(adapterJob, model);
   const settles = traffic.settles ?? 1;
   const offline = declares.centralized === true || declares.isolated === true;
-  const initial = initialParams(adapter, model, seed);
+  const initial = initialParams(adapter, model.weights, seed);
   const sent = rehearse({ strategy, initial, enrolled, present, rounds: settles, seed, offline });
   const sizes = (client: FederatedClient, drawn: Sizes["drawn"], seen = target): Sizes => ({
     modules: [...modules.values()],

@@ -1,8 +1,12 @@
 import { TributaryError } from "../errors.ts";
+import type { Strategy } from "../federation/strategy.ts";
+import { metricNames } from "../metrics/table.ts";
+import { strategiesWhere, strategyOf } from "../strategies/catalogue/entries.ts";
 import { assertBufferable } from "../wrappers/buffered.ts";
 import type { DataJob, Job } from "./job.ts";
-import { described, type Problem } from "./problem.ts";
-import { strategyOf } from "./strategies.ts";
+import { described, either, type Problem } from "./problem.ts";
+import { hasClasses } from "./task.ts";
+import { needsOfTask } from "./task-metrics.ts";
 import { jobStrategy } from "./updates.ts";
 
 /** What is wrong between the keys of a job; a section that is absent is not looked at. */
@@ -14,8 +18,10 @@ export function crossProblems(job: Partial<Job>): Problem[] {
     ...dataProblems(job),
     ...partitionProblems(job),
     ...strategyProblems(job),
+    ...precisionProblems(job),
     ...updateProblems(job),
     ...taskProblems(job),
+    ...metricProblems(job),
   ];
 }
 
@@ -69,6 +75,14 @@ function dataProblems({ data, evaluation }: Partial<Job>): Problem[] {
   if (data === undefined) return [];
   const { validation = 0, test = 0, field } = data.splits;
   const problems: Problem[] = [];
+  if (data.pack && data.packing) {
+    problems.push({
+      path: "data.packing",
+      got: "true beside pack",
+      expected: "one of the two",
+      next: "pack joins texts into blocks of one length; packing keeps examples apart",
+    });
+  }
   if (field !== undefined && (data.splits.validation !== undefined || data.splits.test !== undefined)) {
     problems.push({
       path: "data.splits.field",
@@ -105,12 +119,24 @@ function isHeldOut({ splits }: DataJob, split: "validation" | "test"): boolean {
   return part !== undefined && part !== 0;
 }
 
+function metricProblems({ evaluation, task }: Partial<Job>): Problem[] {
+  if (evaluation?.metrics === undefined || task === undefined) return [];
+  const known = metricNames(needsOfTask[task]);
+  return evaluation.metrics
+    .filter((name) => !known.includes(name))
+    .map((name) => ({
+      path: "evaluation.metrics",
+      got: name,
+      expected: `metrics of ${task}: ${known.join(", ")}`,
+    }));
+}
+
 function partitionProblems({ partition, data, task }: Partial<Job>): Problem[] {
   if (partition === undefined) return [];
   const problems: Problem[] = [];
   const skewed =
     partition.kind === "dirichlet" || partition.kind === "shards" || partition.kind === "pathological";
-  if (skewed && partition.field === undefined && task !== undefined && task !== "sequence-classification") {
+  if (skewed && partition.field === undefined && task !== undefined && !hasClasses(task)) {
     problems.push({
       path: "partition.field",
       got: "nothing",
@@ -146,7 +172,7 @@ function strategyProblems({ strategy, adapter, local }: Partial<Job>): Problem[]
       path: "adapter.dora",
       got: "true",
       expected: `false for the strategy ${strategy.name}, whose algebra is that of plain products B A`,
-      next: "remove adapter.dora, or take a strategy such as fedit or ffa-lora",
+      next: `remove adapter.dora, or take a strategy such as ${suchAs(({ declares, adapters }) => !declares.changesBase && !declares.unequalRanks && !declares.needsDense && !adapters)}`,
     });
   }
   const optimizer = local?.optimizer;
@@ -165,7 +191,7 @@ function strategyProblems({ strategy, adapter, local }: Partial<Job>): Problem[]
       path: "adapter.kind",
       got: "dense",
       expected: `lora for the strategy ${strategy.name}`,
-      next: "write lora, or take the strategy fedavg",
+      next: `write lora, or take a strategy such as ${suchAs(({ declares }) => !declares.needsLowRank && !declares.needsProjection)}`,
     });
   }
   if (adapters !== undefined && adapter.kind === "lora" && adapter.from !== undefined) {
@@ -173,7 +199,7 @@ function strategyProblems({ strategy, adapter, local }: Partial<Job>): Problem[]
       path: "adapter.from",
       got: "an adapter to start from",
       expected: `none for the strategy ${strategy.name}, which has a start of its own`,
-      next: "remove adapter.from, or take the strategy fedit",
+      next: `remove adapter.from, or take a strategy such as ${suchAs(({ declares, adapters }) => declares.needsLowRank === true && !adapters)}`,
     });
   }
   if (adapter.kind === "lora" && unequal(adapter.ranks, adapter.rank) && declares.unequalRanks !== true) {
@@ -181,10 +207,41 @@ function strategyProblems({ strategy, adapter, local }: Partial<Job>): Problem[]
       path: "adapter.ranks",
       got: "unequal ranks",
       expected: `equal ranks for the strategy ${strategy.name}`,
-      next: "remove adapter.ranks, or take the strategy flexlora",
+      next: `remove adapter.ranks, or take a strategy such as ${suchAs(({ declares }) => declares.unequalRanks === true)}`,
     });
   }
   return problems;
+}
+
+/** Whether a strategy changes base weights, for all clients or for one at a time. */
+export function changesWeights({ declares, local, stages = {} }: Strategy): boolean {
+  const rules = [local, ...Object.values(stages)];
+  return declares.changesBase === true || rules.some((rule) => rule?.personalBase !== undefined);
+}
+
+function precisionProblems({ basePrecision = "float32", strategy, device }: Partial<Job>): Problem[] {
+  const problems: Problem[] = [];
+  if (basePrecision === "float32") return problems;
+  if (strategy !== undefined && changesWeights(strategyOf(strategy))) {
+    problems.push({
+      path: "basePrecision",
+      got: basePrecision,
+      expected: `float32 for the strategy ${strategy.name}, which changes the base (changesBase)`,
+      next: `remove basePrecision, or take a strategy such as ${suchAs((one) => !changesWeights(one) && !one.declares.needsDense)}`,
+    });
+  }
+  if (basePrecision === "4bit" && device !== undefined && device !== "cpu") {
+    problems.push({
+      path: "basePrecision",
+      got: `4bit on ${device}`,
+      expected: "float32 or stored there: products with blocks are computed on the processor",
+    });
+  }
+  return problems;
+}
+
+function suchAs(fits: (strategy: Strategy) => boolean): string {
+  return either(strategiesWhere(fits));
 }
 
 /** What keeps the way of a client from being its step size times the sum of its gradients. */
@@ -228,7 +285,7 @@ function updateProblems({ strategy, updates }: Partial<Job>): Problem[] {
         path: "updates.late",
         got: `late updates for the strategy ${strategy.name}`,
         expected: `rounds that wait, since ${reason}`,
-        next: "remove updates.late, or take a strategy such as fedavg, fedprox, fedit, ffa-lora or fedadam",
+        next: `remove updates.late, or take a strategy such as ${suchAs((one) => refusal(() => assertBufferable(one)) === undefined)}`,
       });
     }
   }
@@ -276,6 +333,14 @@ function taskProblems({ task, data, generate }: Partial<Job>): Problem[] {
         next: "remove it",
       });
     }
+    if (data?.packing === true) {
+      problems.push({
+        path: "data.packing",
+        got: "true",
+        expected: `false for the task ${task}`,
+        next: "remove it",
+      });
+    }
     if (data?.pack === true) {
       problems.push({
         path: "data.pack",
@@ -285,7 +350,7 @@ function taskProblems({ task, data, generate }: Partial<Job>): Problem[] {
       });
     }
   }
-  if (task === "sequence-classification" && data !== undefined && data.classes === undefined) {
+  if (hasClasses(task) && data !== undefined && data.classes === undefined) {
     problems.push({
       path: "data.classes",
       got: "nothing",
@@ -293,7 +358,7 @@ function taskProblems({ task, data, generate }: Partial<Job>): Problem[] {
       next: "add it, such as data.classes: 2",
     });
   }
-  if (task !== undefined && task !== "sequence-classification" && data?.classes !== undefined) {
+  if (task !== undefined && !hasClasses(task) && data?.classes !== undefined) {
     problems.push({
       path: "data.classes",
       got: described(data.classes),

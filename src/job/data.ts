@@ -3,11 +3,13 @@ import {
   classificationExamples,
   droppedReasons,
   type Example,
+  imageExamples,
   type Prepared,
   packedExamples,
   regressionExamples,
 } from "../data/examples.ts";
 import { readRecords } from "../data/files.node.ts";
+import { sharedRows } from "../data/packing.ts";
 import { contiguous } from "../data/partition/contiguous.ts";
 import { dirichlet } from "../data/partition/dirichlet.ts";
 import { iid } from "../data/partition/iid.ts";
@@ -17,12 +19,16 @@ import { pathological } from "../data/partition/pathological.ts";
 import { exponential, linear, quantityDirichlet, square } from "../data/partition/quantity-skew.ts";
 import { shards } from "../data/partition/shards.ts";
 import { picture } from "../data/picture.ts";
-import type { DataRecord } from "../data/record.ts";
+import { presetNamed } from "../data/presets/presets.ts";
+import type { DataRecord, Records } from "../data/record.ts";
 import { split } from "../data/splits.ts";
 import { guessTemplate, namedTemplate, type Template, templateNames } from "../data/templates.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import { TributaryError } from "../errors.ts";
+import { localData } from "./hub.node.ts";
+import { preparedImages, readImageProcessor } from "./images.node.ts";
 import type { DataJob, Job } from "./job.ts";
+import { hasClasses } from "./task.ts";
 
 /** The training data of one client. */
 export interface Silo {
@@ -61,7 +67,30 @@ export interface JobRecords {
 type Part = "train" | "validation" | "test";
 
 /** Reads the records of a job, holds some out and divides the others among silos. */
-export async function readJobRecords({
+export async function readJobRecords(
+  job: Pick<Job, "model" | "data" | "partition" | "task" | "seed">,
+): Promise<JobRecords> {
+  const read = await readDivided(job);
+  return job.task === "image-classification" ? withImages(job, read) : read;
+}
+
+/** The records of image tasks with their images as the model reads them. */
+async function withImages(
+  { model, data }: Pick<Job, "model" | "data">,
+  read: JobRecords,
+): Promise<JobRecords> {
+  const options = { field: data.fields.image ?? "image", processor: await readImageProcessor(model) };
+  const all = (records: readonly DataRecord[]): Promise<DataRecord[]> =>
+    preparedImages(records, records.keys(), options);
+  return {
+    ...read,
+    records: await preparedImages(read.records, new Set([...read.partition.values()].flat()), options),
+    validation: await all(read.validation),
+    test: await all(read.test),
+  };
+}
+
+async function readDivided({
   data,
   partition,
   task,
@@ -105,7 +134,7 @@ export async function readJobRecords({
     ],
     test: [...pick("test"), ...at(cut.test), ...(await fileOf(data.splits.test, data, notes))],
     picture: picture(train, {
-      ...(labels !== undefined && task === "sequence-classification" && { labels }),
+      ...(labels !== undefined && hasClasses(task) && { labels }),
       // Packed examples are blocks; what lies in the files is records.
       ...(data.pack && { counted: "records" }),
     }),
@@ -130,7 +159,10 @@ export function tokenizeRecords(
     try {
       const made = encode(indices.map((i) => read.records[i] ?? {}));
       prepared.push({ ...made, part: "training" });
-      silos.push({ name, examples: made.examples });
+      silos.push({
+        name,
+        examples: data.packing ? sharedRows(made.examples, data.maxLength) : made.examples,
+      });
     } catch (error) {
       if (!(error instanceof TributaryError && error.code === "no-examples")) throw error;
       notes.push(`silo ${name} is left out: ${error.message}`);
@@ -150,6 +182,12 @@ export function tokenizeRecords(
   const validation = heldOutExamples("validation", read.validation);
   const test = heldOutExamples("test", read.test);
   notes.push(...notesOf(prepared, data.maxLength));
+  if (data.packing) {
+    const rows = silos.reduce((sum, { examples }) => sum + examples.length, 0);
+    const packed = prepared.filter(({ part }) => part === "training");
+    const number = packed.reduce((sum, { examples }) => sum + examples.length, 0);
+    notes.push(`packing: ${number} training examples in ${rows} rows`);
+  }
   return {
     silos,
     validation,
@@ -185,6 +223,13 @@ export function encoder(
     const template = templateOf(data, tokenizer, first);
     return (records) => causalExamples(records, { tokenizer, template, maxLength });
   }
+  if (task === "image-classification")
+    return (records) =>
+      imageExamples(records, {
+        image: fields.image ?? "image",
+        label: fields.label ?? "label",
+        classes: data.classes ?? 2,
+      });
   const texts = textFields(data, first);
   const options = { tokenizer, maxLength, ...texts, label: fields.label ?? "label" };
   return (records) =>
@@ -229,12 +274,13 @@ interface ReadRecord {
 
 async function readPaths(
   paths: readonly string[],
-  { limit, dropMalformed }: DataJob,
+  { limit, dropMalformed, preset }: DataJob,
   notes: string[],
 ): Promise<ReadRecord[]> {
   const read: ReadRecord[] = [];
   for (const path of paths) {
-    const { rows, dropped } = await readRecords(path, { dropMalformed });
+    const found = await readRecords(await localData(path), { dropMalformed });
+    const { rows, dropped } = prepared(found, preset);
     for (const record of rows) read.push({ record, path });
     for (const [reason, number] of droppedReasons(dropped))
       notes.push(`${path}: ${number} left out: ${reason}`);
@@ -246,6 +292,19 @@ async function readPaths(
       `data.path: ${paths.join(", ")} hold no records; give files with data`,
     );
   return limit === undefined ? read : read.slice(0, limit);
+}
+
+/** The rows of a file as the preset of the job makes them. */
+function prepared({ rows, dropped }: Records, preset: string | undefined): Records {
+  const prepare = preset === undefined ? undefined : presetNamed(preset)?.prepare;
+  if (prepare === undefined) return { rows, dropped };
+  const kept: DataRecord[] = [];
+  const left = [...dropped];
+  for (const [index, row] of prepare(rows).entries()) {
+    if (typeof row === "string") left.push({ index, reason: row });
+    else kept.push(row);
+  }
+  return { rows: kept, dropped: left };
 }
 
 async function fileOf(
@@ -291,7 +350,7 @@ function byPath(read: readonly ReadRecord[], kept: readonly number[]): Partition
 
 function labelFieldOf(partition: Job["partition"], data: DataJob, task: Job["task"]): string | undefined {
   const named = "field" in partition && partition.kind !== "natural" ? partition.field : undefined;
-  return named ?? (task === "sequence-classification" ? (data.fields.label ?? "label") : undefined);
+  return named ?? (hasClasses(task) ? (data.fields.label ?? "label") : undefined);
 }
 
 function labelOf(record: DataRecord, field: string): Label {

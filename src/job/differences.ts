@@ -1,3 +1,4 @@
+import { isCommit, isSameFile, parseHubReference } from "../hub/reference.ts";
 import type { Job } from "./job.ts";
 import { described, JobError } from "./problem.ts";
 
@@ -17,8 +18,22 @@ export function jobDifferences(before: Job, now: Job): Difference[] {
   return [...new Set([...old.keys(), ...next.keys()])]
     .filter((path) => !free.some((key) => path === key || path.startsWith(`${key}.`)))
     .filter((path) => !Object.is(old.get(path), next.get(path)))
+    .filter((path) => !isPinned(next.get(path), old.get(path)))
     .filter((path) => !isLength(path) || endsEarlier(old.get(path), next.get(path)))
     .map((path) => ({ path, before: old.get(path), now: next.get(path) }));
+}
+
+/** Whether two values are one file of the hub, of which at most one is at a commit: a run pins what its job names by a branch. */
+function isPinned(asked: unknown, kept: unknown): boolean {
+  const [one, other] = [asked, kept].map((value) =>
+    typeof value === "string" && value.startsWith("hf://") ? parseHubReference(value) : undefined,
+  );
+  return (
+    one !== undefined &&
+    other !== undefined &&
+    isSameFile(one, other) &&
+    !(isCommit(one.revision) && isCommit(other.revision))
+  );
 }
 
 /** Whether a key says when a run ends. */

@@ -1,75 +1,137 @@
+import type { DataRecord } from "../data/record.ts";
 import { TributaryError } from "../errors.ts";
-import { baseChain } from "../federation/base-chain.ts";
-import { assemble, measurements, openTraining } from "./assemble.ts";
-import type { DataJob, Job } from "./job.ts";
-import type { PlacedJob } from "./run.ts";
-import { readTrained } from "./run-files.node.ts";
+import {
+  type EvaluateOptions,
+  type EvaluationProgress,
+  type ExampleRow,
+  evaluateModel,
+  type MeasuredMetric,
+} from "../eval/evaluate.ts";
+import type { EvaluatedModel } from "../eval/model.ts";
+import { openFolder } from "../formats/files.node.ts";
+import { readPeftAdapter } from "../formats/peft.ts";
+import { describeModel, openModel } from "../models/load.ts";
+import { floatWeight } from "../models/precision.ts";
+import { strategyOf } from "../strategies/catalogue/entries.ts";
+import { initialParams, jobAdapter } from "./adapter.ts";
+import { readJobRecords } from "./data.ts";
+import { answerOptions, evaluationData } from "./evaluation-data.ts";
+import type { Job, JobTask } from "./job.ts";
+import { namedMetrics } from "./metrics.node.ts";
+import { loadJobModel } from "./model.node.ts";
+import { standardMetrics } from "./task-metrics.ts";
+import { openTuned } from "./tuned.ts";
 
-export interface EvaluateRunOptions {
-  readonly split: "validation" | "test";
-  /** Other data in place of the held-out part. */
-  readonly data?: string;
-  /** Most examples; all where absent. */
-  readonly limit?: number;
-  readonly signal?: AbortSignal;
-  readonly onProgress?: (done: number) => void;
+/** A model under the name that tables and lines give it. */
+export interface NamedModel {
+  readonly name: "base" | "tuned";
+  readonly model: EvaluatedModel;
 }
 
-/** What a run's model measures beside its base. */
-export interface RunEvaluation {
-  readonly examples: number;
-  readonly base: Readonly<Record<string, number>>;
-  readonly tuned: Readonly<Record<string, number>>;
+/** Which of the models something is said of. */
+export type OfModel<T> = T & { readonly model: NamedModel["name"] };
+
+export interface EvaluateJobOptions extends Pick<EvaluateOptions, "resamples" | "signal"> {
+  /** Metrics in place of those that the job names and that its task always has. */
+  readonly metrics?: readonly string[] | undefined;
+  /** Whether all the data of the job are evaluated, and not only what is held out. */
+  readonly all?: boolean;
+  readonly onProgress?: (progress: OfModel<EvaluationProgress>) => void;
+  readonly onExample?: (row: OfModel<ExampleRow>) => void;
 }
 
-/** Measures the model of a run and its base on held-out data, or on other data of the same kind. */
-export async function evaluateRun(
-  { evaluation, ...job }: PlacedJob,
-  { split, data, limit, signal, onProgress = () => {} }: EvaluateRunOptions,
-): Promise<RunEvaluation> {
-  const trained = await readTrained(job.out);
-  const changed: Job["evaluation"] = {
-    ...evaluation,
-    split,
-    ...(limit === undefined ? {} : { maxExamples: limit }),
+/** What the models measure. */
+export interface JobEvaluation {
+  readonly models: readonly OfModel<{ readonly metrics: readonly MeasuredMetric[] }>[];
+  readonly notes: readonly string[];
+}
+
+/** The task that a model folder is made for. Throws TributaryError where jobs have none like it. */
+export async function taskOfModel(path: string): Promise<JobTask> {
+  const { json } = await openModel(await openFolder(path));
+  const { task } = describeModel(json);
+  const known = Object.keys(standardMetrics);
+  const found = known.find((name): name is JobTask => name === task);
+  if (found !== undefined) return found;
+  throw new TributaryError(
+    "unsupported-model",
+    `${path}: is a model for ${task}, expected one for ${known.join(", ")}; say what it is evaluated for with --task`,
+  );
+}
+
+/** The model of a run before round 1, and what the run trained. */
+export async function modelsOfRun(folder: string, job: Job, threads: number): Promise<NamedModel[]> {
+  const { model, tokenizer, attached, base, params } = await openTuned(folder);
+  const adapter = jobAdapter(job.adapter, model, strategyOf(job.strategy));
+  const from =
+    job.adapter.kind === "lora" && job.adapter.from !== undefined
+      ? await readPeftAdapter(await openFolder(job.adapter.from))
+      : undefined;
+  const floats = { get: (name: string) => floatWeight(model.weights, name) };
+  const initial = initialParams(adapter, floats, job.seed, from);
+  const common = { model, tokenizer, threads };
+  return [
+    {
+      name: "base",
+      model: { ...common, attached: adapter.attach(adapter.rank), base: model.weights, params: initial },
+    },
+    { name: "tuned", model: { ...common, attached, base, params } },
+  ];
+}
+
+/** The model of a job as it is before any training. */
+export async function modelOfJob(job: Job, threads: number): Promise<NamedModel> {
+  const { model, tokenizer } = await loadJobModel(job);
+  return {
+    name: "base",
+    model: { model, tokenizer, attached: [], base: model.weights, params: new Map(), threads },
   };
-  const other: DataJob = data === undefined ? job.data : { ...job.data, splits: { [split]: data } };
-  const asked: PlacedJob = { ...job, evaluation: changed, data: other };
-  const assembly = await assemble(asked);
-  const { heldOut, adapter, initial, base, plan } = assembly;
-  if (heldOut.length === 0) {
-    throw new TributaryError(
-      "no-examples",
-      `eval: the run holds out no ${split} data; take the other --split, or give --data FILE`,
-    );
-  }
-  const { pool, trainer } = await openTraining(asked, { ...assembly, plan });
-  try {
-    const options = { batchSize: evaluation.batchSize, ...(signal === undefined ? {} : { signal }) };
-    const chain = baseChain(base.root);
-    const links =
-      trained.offset.size === 0
-        ? []
-        : [{ version: "run", changes: [{ kind: "dense" as const, difference: trained.offset }] }];
-    const before = await trainer.evaluate({ params: initial, chain, rank: adapter.rank }, heldOut, {
+}
+
+/** Measures models on the held-out data of a job, or on all its data. */
+export async function evaluateJob(
+  job: Job,
+  models: readonly NamedModel[],
+  {
+    metrics: names = [...standardMetrics[job.task], ...(job.evaluation.metrics ?? [])],
+    all = false,
+    onProgress = () => {},
+    onExample = () => {},
+    ...options
+  }: EvaluateJobOptions = {},
+): Promise<JobEvaluation> {
+  const metrics = await namedMetrics(names, job.task);
+  const records = await recordsOf(job, all);
+  const found: { model: NamedModel["name"]; metrics: MeasuredMetric[] }[] = [];
+  const notes = new Set<string>();
+  for (const { name, model } of models) {
+    const { tokenizer } = model;
+    const { maxPositions, numLabels } = model.model.config;
+    const asked =
+      job.data.classes === undefined ? { ...job, data: { ...job.data, classes: numLabels } } : job;
+    const prepared = evaluationData(asked, records, { tokenizer, maxPositions, metrics });
+    for (const note of prepared.notes) notes.add(note);
+    const measured = await evaluateModel(model, prepared.data, metrics, {
       ...options,
-      onProgress: (done) => onProgress(done / 2),
+      ...answerOptions(job.evaluation),
+      batchSize: job.evaluation.batchSize,
+      seed: job.seed,
+      onProgress: (progress) => onProgress({ ...progress, model: name }),
+      onExample: (row) => onExample({ ...row, model: name }),
     });
-    const tunedChain = links.length === 0 ? chain : { ...chain, version: "run", links };
-    const after = await trainer.evaluate(
-      { params: trained.params, chain: tunedChain, rank: adapter.rank },
-      heldOut,
-      {
-        ...options,
-        onProgress: (done) => onProgress(0.5 + done / 2),
-      },
-    );
-    return {
-      examples: heldOut.length,
-      base: measurements(before, job.task, heldOut),
-      tuned: measurements(after, job.task, heldOut),
-    };
-  } finally {
-    await pool.close();
+    found.push({ model: name, metrics: measured });
   }
+  return { models: found, notes: [...notes] };
+}
+
+/** The records of a job that are evaluated: what it holds out, or all. */
+async function recordsOf(job: Job, all: boolean): Promise<readonly DataRecord[]> {
+  const read = await readJobRecords(job);
+  const { split } = job.evaluation;
+  const records = all ? read.records : read[split];
+  if (records.length > 0) return records;
+  throw new TributaryError(
+    "no-examples",
+    `eval: the job holds out no ${split} data; take the other --split, or give --data FILE`,
+  );
 }

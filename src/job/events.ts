@@ -64,5 +64,6 @@ export type JobEvent =
       readonly prompt: string;
       readonly text: string;
     }
+  | { readonly type: "fetching"; readonly name: string; readonly done: number; readonly total: number }
   | { readonly type: "finished"; readonly summary: RunSummary }
   | RunEvent;

@@ -1,13 +1,20 @@
-import { copyFile, cp, readdir, stat } from "node:fs/promises";
+import { cp, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { runtime } from "#ort";
-import type { AttachedAdapter } from "../adapters/adapter.ts";
+import { type AttachedAdapter, adapterBase } from "../adapters/adapter.ts";
+import { inPeftNames } from "../adapters/peft-names.ts";
 import { TributaryError } from "../errors.ts";
-import { writeFileAtomic } from "../formats/files.node.ts";
+import { readAll } from "../formats/byte-source.ts";
+import { openFolder, writeFileAtomic } from "../formats/files.node.ts";
+import { openGgufOf } from "../formats/gguf/folder.ts";
+import { ggufTokenizer } from "../formats/gguf/tokenizer.ts";
+import { readPeftAdapter, writePeftAdapter } from "../formats/peft.ts";
 import { writeSafetensors } from "../formats/safetensors.ts";
+import { checkpointTensors } from "../models/checkpoint.ts";
+import type { TaskModel } from "../models/task.ts";
 import type { Params } from "../tensor/params.ts";
-import { tensor } from "../tensor/tensor.ts";
-import { traceDecoder } from "../train/generate.ts";
+import { decode, traceDecoder } from "../train/generate.ts";
+import { openCache } from "../train/key-value-cache.ts";
 import { isRunFolder, runFiles } from "./run-files.node.ts";
 import { mergedWeights, openTuned, type TunedModel } from "./tuned.ts";
 
@@ -38,7 +45,7 @@ export async function exportAdapter(run: string, out: string): Promise<Exported>
       "missing-file",
       `${run}: is no run folder; give one that tributary run has written`,
     );
-  const { offset, path, job } = await openTuned(run);
+  const { model, offset, path, job } = await openTuned(run);
   if (job?.adapter.kind !== "lora") {
     throw new TributaryError(
       "no-adapter",
@@ -46,7 +53,9 @@ export async function exportAdapter(run: string, out: string): Promise<Exported>
     );
   }
   await cp(join(run, runFiles.adapter), out, { recursive: true });
-  await copyFrom(path, out, (name) => tokenizerFiles.has(name));
+  const adapter = inPeftNames(adapterBase(model), await readPeftAdapter(await openFolder(out)));
+  for (const [name, bytes] of writePeftAdapter(adapter)) await writeFileAtomic(join(out, name), bytes);
+  await copyTokenizer(path, out);
   const notes = [
     ...(offset.size > 0
       ? [
@@ -67,7 +76,7 @@ export async function exportMerged(run: string, out: string): Promise<Exported> 
   const merged = mergedWeights(tuned);
   await writeFileAtomic(
     join(out, "model.safetensors"),
-    writeSafetensors(merged, new Map([["format", "pt"]])),
+    writeSafetensors(checkpointTensors(tuned.model, merged), new Map([["format", "pt"]])),
   );
   const { torch_dtype: _, dtype: __, ...config } = tuned.model.json;
   const labels = tuned.model.task === "causal-lm" ? {} : headConfig(tuned);
@@ -76,7 +85,7 @@ export async function exportMerged(run: string, out: string): Promise<Exported> 
     join(out, "config.json"),
     new TextEncoder().encode(`${JSON.stringify(json, undefined, 2)}\n`),
   );
-  await copyFrom(tuned.path, out, (name) => tokenizerFiles.has(name));
+  await copyTokenizer(tuned.path, out);
   const difference = tuned.model.task === "causal-lm" ? await probe(tuned, merged) : undefined;
   return {
     folder: out,
@@ -90,7 +99,9 @@ function headConfig({ model }: TunedModel): Readonly<Record<string, unknown>> {
   const { numLabels } = model.config;
   const names = Array.from({ length: numLabels }, (_, i) => `LABEL_${i}`);
   return {
-    architectures: [`${model.model.type === "bert" ? "Bert" : "Llama"}ForSequenceClassification`],
+    architectures: [
+      `${model.model.className}For${model.task === "image-classification" ? "Image" : "Sequence"}Classification`,
+    ],
     id2label: Object.fromEntries(names.map((name, i) => [i, name])),
     label2id: Object.fromEntries(names.map((name, i) => [name, i])),
     ...(model.task === "regression" ? { problem_type: "regression" } : {}),
@@ -100,39 +111,44 @@ function headConfig({ model }: TunedModel): Readonly<Record<string, unknown>> {
 /** Largest difference of the next-token logits, adapter against merged, after a few tokens. */
 async function probe({ model, attached, base, params }: TunedModel, merged: Params): Promise<number> {
   const tokens = Array.from({ length: 8 }, (_, i) => (i * 97 + 11) % model.config.vocabSize);
-  const apart = await logitsOf(attached, new Map([...base, ...params]));
-  const folded = await logitsOf([], merged);
+  const { held: _, ...wide } = model;
+  const apart = await logitsOf(model, attached, new Map([...base, ...params]));
+  const folded = await logitsOf(wide, [], merged);
   return apart.reduce((most, value, i) => Math.max(most, Math.abs(value - (folded[i] ?? Number.NaN))), 0);
 
-  async function logitsOf(adapters: readonly AttachedAdapter[], weights: Params): Promise<number[]> {
-    const { graph, cache } = traceDecoder(model, adapters);
+  async function logitsOf(
+    traced: TaskModel,
+    adapters: readonly AttachedAdapter[],
+    weights: Params,
+  ): Promise<readonly number[]> {
+    const { graph, cache } = traceDecoder(traced, adapters);
     const session = await runtime.openSession(graph);
     try {
-      const empty = tensor("float32", [1, cache.keyValueHeads, 0, cache.headDim], new Float32Array(0));
-      const past = Array.from({ length: cache.layers }, (_, i) => [
-        `past/${i}/key`,
-        `past/${i}/value`,
-      ]).flat();
-      const row = (values: readonly number[]) =>
-        tensor("int64", [1, values.length], BigInt64Array.from(values, BigInt));
-      const outputs = await session.run(
-        new Map([
-          ...weights,
-          ...past.map((name) => [name, empty] as const),
-          ["input_ids", row(tokens)],
-          ["attention_mask", row(tokens.map(() => 1))],
-          ["position_ids", row(tokens.map((_, i) => i))],
-        ]),
-      );
-      return Array.from(outputs.get("logits")?.data ?? [], Number);
+      const empty = openCache(cache, { rows: 1, expected: tokens.length });
+      const rows = await decode(session, weights, empty, { tokens: [tokens], logitsAt: "last" });
+      return rows.flatMap((row) => Array.from(row));
     } finally {
       await session.dispose();
     }
   }
 }
 
-async function copyFrom(from: string, to: string, wanted: (name: string) => boolean): Promise<void> {
-  for (const name of await readdir(from)) if (wanted(name)) await copyFile(join(from, name), join(to, name));
+/** Copies the files of a tokenizer, or writes that of a GGUF file as such files. */
+async function copyTokenizer(from: string, to: string): Promise<void> {
+  const folder = await openFolder(from);
+  for (const [name, source] of folder)
+    if (tokenizerFiles.has(name)) await writeFileAtomic(join(to, name), await readAll(source));
+  const gguf = folder.has("tokenizer.json") ? undefined : await openGgufOf(folder);
+  if (gguf === undefined) return;
+  const { json, config } = ggufTokenizer(gguf.metadata, gguf.file);
+  for (const [name, value] of [
+    ["tokenizer.json", json],
+    ["tokenizer_config.json", config],
+  ] as const)
+    await writeFileAtomic(
+      join(to, name),
+      new TextEncoder().encode(`${JSON.stringify(value, undefined, 2)}\n`),
+    );
 }
 
 async function refuseFilled(folder: string): Promise<void> {

@@ -1,11 +1,14 @@
+import type { NamedStrategy } from "../strategies/catalogue/entries.ts";
 /** What a model is trained for. */
-export type JobTask = "causal-lm" | "sequence-classification" | "regression";
+export type JobTask = "causal-lm" | "sequence-classification" | "regression" | "image-classification";
 
 /** A name or an exact number of something that the machine can also choose. */
 export type Auto = "auto";
 
 export interface DataJob {
-  /** Files or folders; with `partition.kind: files`, one silo each. */
+  /** A public data set whose columns, task and metrics the job takes. */
+  readonly preset?: string;
+  /** Files or folders, or files of the hub; with `partition.kind: files`, one silo each. */
   readonly path: string | readonly string[];
   /** How a record becomes text: see `data show`. */
   readonly template: "auto" | "text" | "prompt-completion" | "question-answer" | "alpaca" | "messages";
@@ -14,6 +17,7 @@ export interface DataJob {
     readonly text?: string;
     readonly textPair?: string;
     readonly label?: string;
+    readonly image?: string;
     readonly prompt?: string;
     readonly completion?: string;
     readonly question?: string;
@@ -24,12 +28,16 @@ export interface DataJob {
     readonly messages?: string;
     readonly user?: string;
     readonly assistant?: string;
+    readonly choices?: string;
+    readonly gold?: string;
   };
   /** Names of the classes in the order of their numbers, or how many there are. */
   readonly classes?: number | readonly string[];
   readonly maxLength: number;
   /** Join texts and cut them into blocks of `maxLength` tokens. */
   readonly pack: boolean;
+  /** Put several training examples into one row of a batch, each of which sees only itself. */
+  readonly packing: boolean;
   /** Held-out data: a share of the records, a file of its own, or a field that says where a record belongs. */
   readonly splits: {
     readonly validation?: number | string;
@@ -97,12 +105,6 @@ export interface DenseJob {
 
 export type AdapterJob = LoraJob | DenseJob;
 
-/** A strategy by the name of its file, with its options beside the name. */
-export interface StrategyJob {
-  readonly name: string;
-  readonly [option: string]: string | number | boolean | undefined;
-}
-
 export type OptimizerJob =
   | {
       readonly name: "sgd";
@@ -150,6 +152,8 @@ export interface LocalJob {
   readonly order: "bucketed" | "as-given";
   /** Largest norm of a gradient; none where absent. */
   readonly clipNorm?: number;
+  /** What the backward pass computes again instead of keeping it; nothing where absent. */
+  readonly recompute?: "cheap" | "layers";
 }
 
 /** What happens to updates between a client and the strategy. */
@@ -187,13 +191,15 @@ export interface BudgetJob {
 export interface Job {
   readonly schema: 1;
   readonly name: string;
-  /** Folder in Hugging Face layout. */
+  /** Folder in Hugging Face layout, or a reference to the hub that begins with hf://. */
   readonly model: string;
   readonly task: JobTask;
+  /** How the base weights are held; "float32" where absent. */
+  readonly basePrecision?: "float32" | "stored" | "4bit";
   readonly data: DataJob;
   readonly partition: PartitionJob;
   readonly adapter: AdapterJob;
-  readonly strategy: StrategyJob;
+  readonly strategy: NamedStrategy;
   readonly local: LocalJob;
   readonly updates: UpdatesJob;
   readonly rounds: number;
@@ -216,6 +222,12 @@ export interface Job {
     readonly split: "validation" | "test";
     /** Most held-out examples, spread evenly; all where absent. */
     readonly maxExamples?: number;
+    /** Metrics beside those that the task always has. */
+    readonly metrics?: readonly string[];
+    /** Most new tokens of an answer; 128 where absent. */
+    readonly maxTokens?: number;
+    /** Texts that end an answer. */
+    readonly stop?: readonly string[];
   };
   /** A text shown before the first round and after the last. */
   readonly generate?: {

@@ -1,7 +1,9 @@
+import { existsSync } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
 import { basename, dirname, extname, isAbsolute, join, relative, resolve } from "node:path";
 import { stringify } from "yaml";
 import { TributaryError } from "../errors.ts";
+import { hubReferenceText, parseHubReference } from "../hub/reference.ts";
 import { checkJob } from "./check.ts";
 import { type TypedFlag, withFlags } from "./flags.ts";
 import type { Job } from "./job.ts";
@@ -75,7 +77,7 @@ export function withAbsolutePaths(
   keys: Readonly<Record<string, unknown>>,
   folder: string,
 ): Readonly<Record<string, unknown>> {
-  return sectionOf(mapPaths(keys, (path) => resolve(folder, path)));
+  return sectionOf(mapPaths(keys, (path, key) => placed(key, path, folder)));
 }
 
 /** The job of a run folder, its paths made absolute. */
@@ -89,7 +91,9 @@ export async function readResolvedJob(folder: string): Promise<Job | undefined> 
 
 /** The job as a run folder keeps it: paths relative to the folder, so that both may move together. */
 export function resolvedJobText(job: Job, folder: string): string {
-  return stringify(mapPaths(job, (path) => relative(folder, path) || "."));
+  return stringify(
+    mapPaths(job, (path) => (path.startsWith("hf://") ? path : relative(folder, path) || ".")),
+  );
 }
 
 const pathKeys: readonly string[] = [
@@ -106,8 +110,8 @@ function isPathKey(path: string): boolean {
 }
 
 /** A value with every path in it changed. A share in place of a file of its own stays. */
-function mapPaths(value: unknown, change: (path: string) => string, at = ""): unknown {
-  if (typeof value === "string") return isPathKey(at) && value !== "" ? change(value) : value;
+function mapPaths(value: unknown, change: (path: string, key: string) => string, at = ""): unknown {
+  if (typeof value === "string") return isPathKey(at) && value !== "" ? change(value, at) : value;
   if (Array.isArray(value)) return value.map((item: unknown) => mapPaths(item, change, at));
   if (typeof value !== "object" || value === null) return value;
   return Object.fromEntries(
@@ -121,7 +125,24 @@ function mapPaths(value: unknown, change: (path: string) => string, at = ""): un
 function absolute(path: string, text: string, cwd: string): string[] {
   if (path.startsWith("data.splits.") && Number.isFinite(Number(text))) return [text];
   const parts = path === "data.path" ? text.split(",") : [text];
-  return parts.map((part) => resolve(cwd, part));
+  return parts.map((part) => placed(path, part, cwd));
+}
+
+/** A path of a job made absolute, or a reference to the hub. */
+function placed(key: string, path: string, folder: string): string {
+  if (key === "model") return placedModel(path, folder);
+  return path.startsWith("hf://") ? path : resolve(folder, path);
+}
+
+/**
+ * The absolute path of a model, or its reference on the hub, which begins with hf://. `org/name` means the hub where the
+ * working folder has neither that folder nor one called `org`.
+ */
+export function placedModel(path: string, cwd: string): string {
+  if (path.startsWith("hf://")) return path;
+  const full = resolve(cwd, path);
+  const reference = existsSync(full) || existsSync(dirname(full)) ? undefined : parseHubReference(path);
+  return reference === undefined ? full : hubReferenceText(reference);
 }
 
 async function jobFile(path: string): Promise<string> {

@@ -18,6 +18,7 @@ export function localOptions({
   accumulate,
   clipNorm = 0,
   order,
+  recompute,
 }: LocalJob): LocalOptions {
   return {
     optimizer: ({ stepsInRound }) =>
@@ -27,6 +28,7 @@ export function localOptions({
     accumulate,
     clipNorm,
     order,
+    recompute,
   };
 }
 

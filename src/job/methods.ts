@@ -1,9 +1,8 @@
 import type { Declarations } from "../federation/strategy.ts";
-import type { StrategyJob } from "./job.ts";
+import { type NamedStrategy, type StrategyEntry, strategyEntries } from "../strategies/catalogue/entries.ts";
 import { nearest } from "./nearest.ts";
 import { jobJsonSchema } from "./schema.ts";
 import { expectation, nodesAt, type SchemaNode, variants } from "./schema-node.ts";
-import { type StrategyEntry, strategyEntries } from "./strategies.ts";
 
 /** An option of a method, as a job writes it. */
 export interface MethodOption {
@@ -63,7 +62,7 @@ export function nearestMethod(name: string): string | undefined {
 }
 
 /** What a job writes for a method with its defaults. */
-export function exampleOf({ name, example }: Pick<StrategyEntry, "name" | "example">): StrategyJob {
+export function exampleOf({ name, example }: Pick<StrategyEntry, "name" | "example">): NamedStrategy {
   return { name, ...example };
 }
 

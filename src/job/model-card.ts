@@ -1,4 +1,5 @@
 import type { Strategy } from "../federation/strategy.ts";
+import { repositoryOf } from "../hub/reference.ts";
 import type { Job } from "./job.ts";
 
 /** The README.md of an adapter folder. */
@@ -29,7 +30,8 @@ export function modelCard(job: Job, strategy: Strategy, round: number): string {
   ].join("\n");
 }
 
-/** The last part of a path. */
+/** The repository of a model on the hub, or the last part of a path. */
 function nameOf(path: string): string {
+  if (path.startsWith("hf://")) return repositoryOf(path);
   return path.split(/[\\/]/).findLast((part) => part !== "") ?? path;
 }

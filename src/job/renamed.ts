@@ -12,6 +12,7 @@ const renamed: ReadonlyMap<string, string> = new Map([
   ["micro_batch_size", "local.batchSize"],
   ["gradient_accumulation_steps", "local.accumulate"],
   ["max_grad_norm", "local.clipNorm"],
+  ["gradient_checkpointing", "local.recompute"],
   ["num_train_epochs", "local.epochs"],
   ["local_epochs", "local.epochs"],
   ["num_epochs", "local.epochs"],

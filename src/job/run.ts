@@ -1,11 +1,12 @@
 import { offsetOf } from "../federation/base-chain.ts";
-import { sha256Text } from "../federation/digest.ts";
+import { sha256, sha256Text } from "../federation/digest.ts";
 import type { RunEvent } from "../federation/events.ts";
 import { type Committed, federate } from "../federation/federate.ts";
 import { loraModules } from "../federation/low-rank.ts";
 import { VERSIONS } from "../federation/manifest.ts";
 import type { Round } from "../federation/round.ts";
 import type { Json } from "../federation/state.ts";
+import { repositoryOf } from "../hub/reference.ts";
 import { nodeEnv } from "../storage/node-env.ts";
 import { openRunFolder } from "../storage/run-folder.ts";
 import { withOffset } from "./adapter.ts";
@@ -13,6 +14,7 @@ import { type Assembly, assemble, measure, openTraining } from "./assemble.ts";
 import { isSpent } from "./budget.ts";
 import { resultKeys } from "./differences.ts";
 import type { JobEvent, RunSummary } from "./events.ts";
+import { type HubProgress, pinnedJob } from "./hub.node.ts";
 import type { Job } from "./job.ts";
 import { peakMemory } from "./memory.node.ts";
 import { modelCard } from "./model-card.ts";
@@ -52,8 +54,13 @@ export async function runJob(
   given: PlacedJob,
   { fresh = false, signal, onEvent = () => {} }: RunJobOptions = {},
 ): Promise<RunSummary> {
-  const assembly = await assemble(given);
-  const job = await prepareRunFolder(given.out, given, assembly.plan.threads, { fresh });
+  const pinned = await pinnedJob(given, {
+    fresh,
+    ...(signal === undefined ? {} : { signal }),
+    onProgress: byPercent((progress) => onEvent({ type: "fetching", ...progress })),
+  });
+  const assembly = await assemble(pinned);
+  const job = await prepareRunFolder(given.out, pinned, assembly.plan.threads, { fresh });
   const plan = { ...assembly.plan, threads: job.threads === "auto" ? assembly.plan.threads : job.threads };
   const folder = job.out;
   const store = await openRunFolder(folder);
@@ -149,13 +156,25 @@ export async function runJob(
   }
 }
 
+/** Passes on what was fetched at each percent of it. */
+function byPercent(show: (progress: HubProgress) => void): (progress: HubProgress) => void {
+  let shown = "";
+  return (progress) => {
+    const step = `${progress.name} ${Math.floor((100 * progress.done) / Math.max(1, progress.total))}`;
+    if (step !== shown) show(progress);
+    shown = step;
+  };
+}
+
 /** Whatever decides the result beside the strategy and the seed: a run goes on only under an equal description. */
 async function descriptionOf(job: Job, { silos, base }: Assembly): Promise<Json> {
   const examples: string[] = [];
   for (const { name, examples: rows } of silos) {
-    const text = rows.map(
-      ({ inputIds, labels, label }) => `${inputIds.join()};${labels?.join() ?? ""};${label ?? ""}`,
-    );
+    const text: string[] = [];
+    for (const { inputIds, labels, label, image } of rows) {
+      const pixels = image === undefined ? "" : `;${await sha256(image.pixels)}`;
+      text.push(`${inputIds.join()};${labels?.join() ?? ""};${label ?? ""}${pixels}`);
+    }
     examples.push(`${name} ${await sha256Text(text.join("\n"))}`);
   }
   return { job: resultKeys(job), model: base.root, examples };
@@ -179,7 +198,7 @@ async function writeTrained(
 ): Promise<void> {
   if (strategy.declares.personal === true) return;
   const params = state.global();
-  const config = adapter.config(adapter.rank, job.model);
+  const config = adapter.config(adapter.rank, repositoryOf(job.model));
   // Methods that train whole weights where LoRA is asked for have no adapter to write.
   if (config === undefined || loraModules(params).length === 0)
     await writeParams(folder, runFiles.trained, params);
@@ -189,13 +208,13 @@ async function writeTrained(
 }
 
 async function sample(
-  { model, tokenizer, adapter, strategy, plan }: Assembly,
+  { model, weights: read, tokenizer, adapter, strategy, plan }: Assembly,
   { generate }: Job,
   { params, offset }: Pick<Trained, "params" | "offset">,
   signal: AbortSignal | undefined,
 ): Promise<string | undefined> {
   if (generate === undefined || strategy.declares.personal === true) return undefined;
-  const weights = new Map([...withOffset(model.weights, offset), ...params]);
+  const weights = new Map([...withOffset(await read(), offset), ...params]);
   const source = { model, tokenizer, attached: adapter.attach(adapter.rank), weights, threads: plan.threads };
   let text = "";
   for await (const piece of sampleText(source, signal === undefined ? generate : { ...generate, signal }))

@@ -1,7 +1,11 @@
 import { z } from "zod";
+import { presets } from "../data/presets/presets.ts";
+import { metricNeeds } from "../metrics/metric.ts";
+import { metricNames } from "../metrics/table.ts";
+import { basePrecisions } from "../models/precision.ts";
+import { strategyEntries } from "../strategies/catalogue/entries.ts";
 import type { Job } from "./job.ts";
 import type { SchemaNode } from "./schema-node.ts";
-import { strategyEntries } from "./strategies.ts";
 
 const whole = (minimum: number): z.ZodNumber => z.int().min(minimum);
 const share = z.number().min(0).max(1);
@@ -16,8 +20,14 @@ const label = field
   .describe("The field that the skew is by. Default: the label field of a classification.");
 
 const data = z.strictObject({
+  preset: z
+    .enum(presets.map(({ name }) => name))
+    .exactOptional()
+    .describe(
+      "A public data set, whose task, fields, classes, splits and metrics the job takes where it names none.",
+    ),
   path: oneOrMore.describe(
-    "Files or folders of .jsonl, .json, .csv, .tsv, .txt or .md, also with .gz; the extension tells the format.",
+    "Files or folders of text, tables, arrays or images, also with .gz, or hf://datasets/org/name/file; the name tells the format.",
   ),
   template: z
     .enum(["auto", "text", "prompt-completion", "question-answer", "alpaca", "messages"])
@@ -28,6 +38,7 @@ const data = z.strictObject({
       text: field.exactOptional(),
       textPair: field.exactOptional(),
       label: field.exactOptional(),
+      image: field.exactOptional(),
       prompt: field.exactOptional(),
       completion: field.exactOptional(),
       question: field.exactOptional(),
@@ -38,6 +49,8 @@ const data = z.strictObject({
       messages: field.exactOptional(),
       user: field.exactOptional(),
       assistant: field.exactOptional(),
+      choices: field.exactOptional(),
+      gold: field.exactOptional(),
     })
     .prefault({})
     .describe("Names of the fields of a record by their role, where they differ from it."),
@@ -47,6 +60,12 @@ const data = z.strictObject({
     .describe("Names of the classes in the order of their numbers, or how many there are."),
   maxLength: whole(2).default(512).describe("Most tokens of an example."),
   pack: z.boolean().default(false).describe("Join texts and cut them into blocks of maxLength tokens."),
+  packing: z
+    .boolean()
+    .default(false)
+    .describe(
+      "Put several training examples into one row of at most maxLength tokens, each of which sees only itself.",
+    ),
   splits: z
     .strictObject({
       validation: z
@@ -271,6 +290,12 @@ const local = z.strictObject({
     .positive()
     .exactOptional()
     .describe("Largest norm of a gradient. Default: not clipped."),
+  recompute: z
+    .enum(["cheap", "layers"])
+    .exactOptional()
+    .describe(
+      "What the backward pass computes again to save memory: attention and what else is cheap, or whole layers. Default: nothing.",
+    ),
 });
 
 const errorFeedback = z
@@ -335,11 +360,19 @@ const schema = z
       .regex(/^[a-z0-9][a-z0-9-]{0,63}$/)
       .default("run")
       .describe("Name of the run: small letters, digits and hyphens."),
-    model: field.describe("Folder of the base model in Hugging Face layout; relative to this file."),
+    model: field.describe(
+      "Folder of the base model in Hugging Face layout or a GGUF file, relative to this file; or org/name[@revision] of the Hugging Face hub.",
+    ),
     task: z
-      .enum(["causal-lm", "sequence-classification", "regression"])
+      .enum(["causal-lm", "sequence-classification", "regression", "image-classification"])
       .default("causal-lm")
       .describe("What the model is trained for."),
+    basePrecision: z
+      .enum(basePrecisions)
+      .exactOptional()
+      .describe(
+        "How the frozen base is held: float32; stored, with matrices of 16 bits as the file has them; 4bit, with linear layers in blocks of four bits. Default: float32.",
+      ),
     data: data.describe("What the silos hold; paths are relative to this file."),
     partition: partition.describe("How the data are split into silos."),
     adapter: adapter.describe("What is trained and sent."),
@@ -385,6 +418,15 @@ const schema = z
         maxExamples: whole(1)
           .exactOptional()
           .describe("Most held-out examples, spread evenly. Default: all."),
+        metrics: z
+          .array(z.enum(metricNames(metricNeeds)))
+          .min(1)
+          .exactOptional()
+          .describe("Metrics beside those that the task always has, such as rougeL or f1."),
+        maxTokens: whole(1)
+          .exactOptional()
+          .describe("Most new tokens of an answer, for metrics of answers. Default: 128."),
+        stop: z.array(field).min(1).exactOptional().describe("Texts that end an answer. Default: none."),
       })
       .prefault({})
       .describe("Measurements on held-out data."),

@@ -5,13 +5,15 @@ import type { Tokenizer } from "../data/tokenizer.ts";
 import { TributaryError } from "../errors.ts";
 import { openFolder } from "../formats/files.node.ts";
 import { type LoadedModel, loadModel } from "../models/load.ts";
+import { floatWeights } from "../models/precision.ts";
+import { strategyOf } from "../strategies/catalogue/entries.ts";
 import type { Params } from "../tensor/params.ts";
 import { jobAdapter, withOffset } from "./adapter.ts";
+import { localModel } from "./hub.node.ts";
 import type { Job } from "./job.ts";
 import { readResolvedJob } from "./load.node.ts";
 import { loadJobModel } from "./model.node.ts";
 import { isRunFolder, readTrained } from "./run-files.node.ts";
-import { strategyOf } from "./strategies.ts";
 
 /** A model that can be asked: a base with what was trained on it, or a base alone. */
 export interface TunedModel {
@@ -58,14 +60,15 @@ export async function openTuned(folder: string): Promise<TunedModel> {
     params: trained.params,
     offset: trained.offset,
     base: withOffset(model.weights, trained.offset),
-    path: job.model,
+    path: await localModel(job.model),
     job,
   };
 }
 
 /** All weights with what was trained folded in, in float32. */
 export function mergedWeights({ model, base, attached, params }: TunedModel): Params {
-  const changed = mergeAdapters(base, attached, params);
   const { parameters } = adapterBase(model);
-  return new Map([...base, ...changed].filter(([name]) => parameters.has(name)));
+  const floats = floatWeights(base, parameters.keys());
+  const changed = mergeAdapters(floats, attached, params);
+  return new Map([...floats, ...changed].filter(([name]) => parameters.has(name)));
 }

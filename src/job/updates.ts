@@ -1,11 +1,11 @@
 import type { Strategy } from "../federation/strategy.ts";
+import { strategyOf } from "../strategies/catalogue/entries.ts";
 import { buffered } from "../wrappers/buffered.ts";
 import { clipped } from "../wrappers/clipped.ts";
 import { half } from "../wrappers/half.ts";
 import { quantized } from "../wrappers/quantized.ts";
 import { sparse } from "../wrappers/sparse.ts";
 import type { Job, UpdatesJob } from "./job.ts";
-import { strategyOf } from "./strategies.ts";
 
 /** The strategy of a job with what happens to its updates: what arrives is unpacked, brought up to date, then clipped. */
 export function jobStrategy({ strategy, updates }: Pick<Job, "strategy" | "updates">): Strategy {

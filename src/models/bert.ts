@@ -1,4 +1,4 @@
-import { add, cast, dimSize, div, mul, range, reduceSum, reshape, slice, tanh } from "../graph/ops.ts";
+import { add, range, tanh } from "../graph/ops.ts";
 import { dimAt } from "../graph/shape.ts";
 import { constant, type Value } from "../graph/value.ts";
 import { additiveMask, attention, joinHeads, splitHeads } from "../nn/attention.ts";
@@ -6,10 +6,12 @@ import { embedding } from "../nn/embedding.ts";
 import { linear } from "../nn/linear.ts";
 import { unitRows } from "../nn/losses.ts";
 import { layerNorm } from "../nn/norm.ts";
+import { firstState, meanState } from "../nn/pooling.ts";
 import type { Scope } from "../nn/scope.ts";
 import { tensor } from "../tensor/tensor.ts";
-import { activation, activationNames, configReader, numLabels } from "./config.ts";
-import type { Model, ModelConfig, ModelInputs, ModelParameter, Task } from "./model.ts";
+import { activation, type ConfigReader, configReader, numLabels, refuseForeign } from "./config.ts";
+import type { Model, ModelConfig, Task, TokenInputs } from "./model.ts";
+import { embeddingTensors, layerNormTensors, linearTensors, type Tensors } from "./parameters.ts";
 
 export interface BertConfig extends ModelConfig {
   readonly intermediateSize: number;
@@ -20,9 +22,6 @@ export interface BertConfig extends ModelConfig {
   readonly typeVocabSize: number;
 }
 
-/** The trunk's scope: alone in an embedding model, under `bert` beside a head. */
-const trunk = (task: Task): string => (task === "embeddings" ? "" : "bert.");
-
 /**
  * BERT: learned positions and segments, post-norm encoder; sentence embeddings are the mean over tokens divided by its
  * length, as in sentence-transformers.
@@ -30,114 +29,119 @@ const trunk = (task: Task): string => (task === "embeddings" ? "" : "bert.");
  * Devlin et al., NAACL 2019. https://arxiv.org/abs/1810.04805; Reimers & Gurevych, EMNLP 2019.
  * https://arxiv.org/abs/1908.10084
  */
-export const bert: Model<BertConfig> = {
+export const bert: Model<BertConfig, TokenInputs> = {
   type: "bert",
+  className: "Bert",
   tasks: ["embeddings", "sequence-classification", "regression"],
-  reads: ["token_type_ids", "position_ids"],
+  reads: ["input_ids", "attention_mask", "token_type_ids", "position_ids"],
   prefix: "bert",
   buffers: /embeddings\.position_ids$/,
 
   config(json) {
     const read = configReader("bert", json);
-    read.only("position_embedding_type", "absolute");
-    read.only("is_decoder", false);
-    read.only("add_cross_attention", false);
-    read.only("hidden_act", ...activationNames);
-    if (read.has("quantization_config")) read.refuse("quantization_config", "no quantization");
-    const config: BertConfig = {
-      hiddenSize: read.number("hidden_size", 768),
-      vocabSize: read.number("vocab_size", 30522),
-      maxPositions: read.number("max_position_embeddings", 512),
-      numLabels: numLabels(json),
-      initializerRange: read.number("initializer_range", 0.02),
-      intermediateSize: read.number("intermediate_size", 3072),
-      numHiddenLayers: read.number("num_hidden_layers", 12),
-      numAttentionHeads: read.number("num_attention_heads", 12),
-      hiddenAct: read.string("hidden_act", "gelu"),
-      layerNormEps: read.number("layer_norm_eps", 1e-12),
-      typeVocabSize: read.number("type_vocab_size", 2),
-    };
-    if (config.hiddenSize % config.numAttentionHeads !== 0) {
-      read.refuse("num_attention_heads", `a divisor of hidden_size (${config.hiddenSize})`);
-    }
+    const config = readBert(read, json);
     read.finish();
     return config;
   },
 
   parameters(config, task) {
-    const { hiddenSize: width, intermediateSize: inner } = config;
-    const at = trunk(task);
-    const found = new Map<string, ModelParameter>();
-    const table = (name: string, rows: number): Map<string, ModelParameter> =>
-      found.set(`${at}embeddings.${name}.weight`, { shape: [rows, width], kind: "embedding" });
-    const dense = (
-      name: string,
-      out: number,
-      from: number,
-      part: { head?: boolean; fresh?: boolean } = {},
-    ): void => {
-      found.set(`${name}.weight`, { shape: [out, from], kind: "linear", ...part });
-      found.set(`${name}.bias`, { shape: [out], kind: "bias", ...part });
-    };
-    const norm = (name: string): void => {
-      found.set(`${at}${name}.weight`, { shape: [width], kind: "norm-weight" });
-      found.set(`${at}${name}.bias`, { shape: [width], kind: "norm-bias" });
-    };
-    table("word_embeddings", config.vocabSize);
-    table("position_embeddings", config.maxPositions);
-    table("token_type_embeddings", config.typeVocabSize);
-    norm("embeddings.LayerNorm");
-    for (let i = 0; i < config.numHiddenLayers; i++) {
-      const layer = `encoder.layer.${i}`;
-      for (const part of ["query", "key", "value"])
-        dense(`${at}${layer}.attention.self.${part}`, width, width);
-      dense(`${at}${layer}.attention.output.dense`, width, width);
-      norm(`${layer}.attention.output.LayerNorm`);
-      dense(`${at}${layer}.intermediate.dense`, inner, width);
-      dense(`${at}${layer}.output.dense`, width, inner);
-      norm(`${layer}.output.LayerNorm`);
-    }
-    if (task !== "embeddings") {
-      dense("bert.pooler.dense", width, width, { fresh: true });
-      dense("classifier", config.numLabels, width, { head: true, fresh: true });
-    }
-    return found;
+    const width = config.hiddenSize;
+    const trunk = bertTensors(trunkPath("bert", task), config, config.maxPositions);
+    if (task === "embeddings") return new Map(trunk);
+    return new Map([
+      ...trunk,
+      ...linearTensors("bert.pooler.dense", width, width, { fresh: true }),
+      ...linearTensors("classifier", config.numLabels, width, { head: true, fresh: true }),
+    ]);
   },
 
   tied: () => new Map(),
 
   hidden(root, inputs, config, task) {
-    const w = task === "embeddings" ? root : root.at("bert");
-    const mask = additiveMask({
-      attentionMask: inputs.attentionMask,
-      causal: false,
-      sequence: dimAt(inputs.inputIds.shape, 1),
-    });
-    let x = embeddings(w.at("embeddings"), inputs, config); // [B, T, D]
-    for (let i = 0; i < config.numHiddenLayers; i++) x = block(w.at(`encoder.layer.${i}`), x, mask, config);
-    return { states: x, present: [] };
+    const w = root.at(trunkPath("bert", task));
+    const positions = inputs.positionIds ?? range(dimAt(inputs.inputIds.shape, 1));
+    return { states: bertStates(w, inputs, positions, config), present: [] };
   },
 
-  head(w, states, inputs, _config, task) {
-    if (task === "embeddings") return unitRows(meanOverTokens(states, inputs)); // [B, D]
-    const [batch, , width] = states.shape;
-    if (batch === undefined || width === undefined)
-      throw new RangeError(`bert: got states [${states.shape}]`);
-    const row = reshape(slice(states, 1, 0, 1), [batch, width]); // [B, D]
-    return linear(w.at("classifier"), tanh(linear(w.at("bert.pooler.dense"), row))); // [B, labels]
+  head(w, states, { attentionMask }, _config, task) {
+    if (task === "embeddings") return unitRows(meanState(states, attentionMask)); // [B, D]
+    return linear(w.at("classifier"), tanh(linear(w.at("bert.pooler.dense"), firstState(states)))); // [B, labels]
   },
 };
 
+/** The path of the trunk: alone in an embedding model, under the family's name beside a head. */
+export function trunkPath(family: string, task: Task): string {
+  return task === "embeddings" ? "" : family;
+}
+
+/** What BERT and RoBERTa spell alike. */
+export function readBert(read: ConfigReader, json: Readonly<Record<string, unknown>>): BertConfig {
+  refuseForeign(read);
+  read.only("position_embedding_type", "absolute");
+  read.only("is_decoder", false);
+  read.only("add_cross_attention", false);
+  const config = {
+    hiddenSize: read.number("hidden_size", 768),
+    vocabSize: read.number("vocab_size", 30522),
+    maxPositions: read.number("max_position_embeddings", 512),
+    numLabels: numLabels(json),
+    initializerRange: read.number("initializer_range", 0.02),
+    intermediateSize: read.number("intermediate_size", 3072),
+    numHiddenLayers: read.number("num_hidden_layers", 12),
+    numAttentionHeads: read.number("num_attention_heads", 12),
+    hiddenAct: read.string("hidden_act", "gelu"),
+    layerNormEps: read.number("layer_norm_eps", 1e-12),
+    typeVocabSize: read.number("type_vocab_size", 2),
+  };
+  if (config.hiddenSize % config.numAttentionHeads !== 0) {
+    read.refuse("num_attention_heads", `a divisor of hidden_size (${config.hiddenSize})`);
+  }
+  return config;
+}
+
+/** The tensors of the trunk, whose table of positions has `positionRows` rows. */
+export function bertTensors(path: string, config: BertConfig, positionRows: number): Tensors {
+  const { hiddenSize: width, intermediateSize: inner } = config;
+  const at = (name: string): string => (path === "" ? name : `${path}.${name}`);
+  const layers = Array.from({ length: config.numHiddenLayers }, (_, i) => at(`encoder.layer.${i}`));
+  return [
+    ...embeddingTensors(at("embeddings.word_embeddings"), config.vocabSize, width),
+    ...embeddingTensors(at("embeddings.position_embeddings"), positionRows, width),
+    ...embeddingTensors(at("embeddings.token_type_embeddings"), config.typeVocabSize, width),
+    ...layerNormTensors(at("embeddings.LayerNorm"), width),
+    ...layers.flatMap((layer) => [
+      ...linearTensors(`${layer}.attention.self.query`, width, width),
+      ...linearTensors(`${layer}.attention.self.key`, width, width),
+      ...linearTensors(`${layer}.attention.self.value`, width, width),
+      ...linearTensors(`${layer}.attention.output.dense`, width, width),
+      ...layerNormTensors(`${layer}.attention.output.LayerNorm`, width),
+      ...linearTensors(`${layer}.intermediate.dense`, inner, width),
+      ...linearTensors(`${layer}.output.dense`, width, inner),
+      ...layerNormTensors(`${layer}.output.LayerNorm`, width),
+    ]),
+  ];
+}
+
+/** The trunk: embeddings of words, positions [B, T] or [T], and segments, then the layers. */
+export function bertStates(w: Scope, inputs: TokenInputs, positions: Value, config: BertConfig): Value {
+  const { inputIds, attentionMask } = inputs;
+  const mask = additiveMask({ attentionMask, causal: false, sequence: dimAt(inputIds.shape, 1) });
+  let x = embeddings(w.at("embeddings"), inputs, positions, config); // [B, T, D]
+  for (let i = 0; i < config.numHiddenLayers; i++) x = block(w.at(`encoder.layer.${i}`), x, mask, config);
+  return x;
+}
+
 function embeddings(
   w: Scope,
-  { inputIds, positionIds, tokenTypeIds }: ModelInputs,
+  { inputIds, tokenTypeIds }: TokenInputs,
+  positions: Value,
   config: BertConfig,
 ): Value {
   const segments = tokenTypeIds ?? constant(tensor("int64", [1], new BigInt64Array(1)));
   const words = embedding(w.at("word_embeddings"), inputIds); // [B, T, D]
-  const positions = embedding(w.at("position_embeddings"), positionIds ?? range(dimAt(inputIds.shape, 1))); // [T, D]
+  const places = embedding(w.at("position_embeddings"), positions); // [B, T, D] or [T, D]
   const types = embedding(w.at("token_type_embeddings"), segments); // [B, T, D] or [1, D]
-  return layerNorm(w.at("LayerNorm"), add(add(words, types), positions), config.layerNormEps);
+  return layerNorm(w.at("LayerNorm"), add(add(words, types), places), config.layerNormEps);
 }
 
 function block(w: Scope, x: Value, mask: Value | undefined, config: BertConfig): Value {
@@ -154,16 +158,4 @@ function block(w: Scope, x: Value, mask: Value | undefined, config: BertConfig):
     add(linear(w.at("output.dense"), inner), h),
     config.layerNormEps,
   );
-}
-
-/** The mean of the states of each row over its tokens, [B, D]. */
-function meanOverTokens(states: Value, { attentionMask }: ModelInputs): Value {
-  const [batch, sequence] = [dimAt(states.shape, 0), dimAt(states.shape, 1)];
-  const tokens = attentionMask ? cast(attentionMask, "float32") : undefined;
-  const weights = tokens ? reshape(tokens, [batch, sequence, 1]) : undefined;
-  const sum = reduceSum(weights ? mul(states, weights) : states, { axes: [1] });
-  const count = tokens
-    ? reduceSum(tokens, { axes: [1], keepDims: true })
-    : cast(dimSize(sequence), "float32");
-  return div(sum, count);
 }

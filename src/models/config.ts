@@ -1,5 +1,5 @@
 import { TributaryError } from "../errors.ts";
-import { gelu, relu, silu } from "../graph/ops.ts";
+import { gelu, quickGelu, relu, silu } from "../graph/ops.ts";
 import type { Value } from "../graph/value.ts";
 
 type Json = Readonly<Record<string, unknown>>;
@@ -8,11 +8,18 @@ type Json = Readonly<Record<string, unknown>>;
 export interface ConfigReader {
   /** A number; without a default the key is required. null counts as absent. */
   number(key: string, otherwise?: number): number;
+  /** A number, or undefined where the key is null; `otherwise` where it is absent. */
+  nullable(key: string, otherwise?: number): number | undefined;
   boolean(key: string, otherwise: boolean): boolean;
   string(key: string, otherwise: string): string;
+  /** A list of numbers; undefined where the key is absent or null. */
+  numbers(key: string): readonly number[] | undefined;
+  /** A list of the strings allowed; undefined where the key is absent or null. */
+  strings(key: string, ...allowed: readonly string[]): readonly string[] | undefined;
   /** A nested object; undefined where the key is absent or null. */
   object(key: string): ConfigReader | undefined;
   has(key: string): boolean;
+  isList(key: string): boolean;
   /** Reports the value of a key that this project does not support. */
   refuse(key: string, expected: string): void;
   /** Refuses any value other than those listed, where the key is present. */
@@ -32,12 +39,31 @@ export function configReader(family: string, json: Json, path = "", problems: st
   };
   return {
     has: present,
+    isList: (key) => Array.isArray(json[key]),
     refuse: wrong,
     number(key, otherwise) {
       const value = present(key) ? json[key] : otherwise;
       if (typeof value === "number" && Number.isFinite(value)) return value;
       wrong(key, "a number");
       return 1;
+    },
+    nullable(key, otherwise) {
+      if (!Object.hasOwn(json, key)) return otherwise;
+      return json[key] === null ? undefined : this.number(key);
+    },
+    numbers(key) {
+      if (!present(key)) return undefined;
+      const value = json[key];
+      if (Array.isArray(value) && value.every((one) => typeof one === "number")) return value;
+      wrong(key, "a list of numbers");
+      return undefined;
+    },
+    strings(key, ...allowed) {
+      if (!present(key)) return undefined;
+      const value = json[key];
+      if (Array.isArray(value) && value.every((one) => allowed.includes(one))) return value;
+      wrong(key, `a list of ${allowed.map((one) => JSON.stringify(one)).join(" or ")}`);
+      return undefined;
     },
     boolean(key, otherwise) {
       const value = present(key) ? json[key] : otherwise;
@@ -77,6 +103,12 @@ export function isObject(value: unknown): value is Json {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
+/** Refuses a quantized checkpoint and an unknown activation, which no family supports. */
+export function refuseForeign(read: ConfigReader, activationKey = "hidden_act"): void {
+  read.only(activationKey, ...activationNames);
+  if (read.has("quantization_config")) read.refuse("quantization_config", "no quantization");
+}
+
 /** Number of labels: `num_labels`, else the entries of `id2label`, else 2 as in Transformers. */
 export function numLabels(json: Json): number {
   if (typeof json.num_labels === "number") return json.num_labels;
@@ -88,12 +120,15 @@ const activations: Readonly<Record<string, (x: Value) => Value>> = {
   swish: silu,
   relu: (x) => relu(x),
   gelu: (x) => gelu(x),
+  gelu_python: (x) => gelu(x),
+  gelu_fast: (x) => gelu(x, "tanh"),
   gelu_new: (x) => gelu(x, "tanh"),
   gelu_pytorch_tanh: (x) => gelu(x, "tanh"),
+  quick_gelu: (x) => quickGelu(x, 1.702),
 };
 
-/** Names that `hidden_act` may have. */
-export const activationNames: readonly string[] = Object.keys(activations);
+/** Names that an activation may have in config.json. */
+const activationNames: readonly string[] = Object.keys(activations);
 
 /** The activation of a `hidden_act`. */
 export function activation(name: string): (x: Value) => Value {

@@ -1,10 +1,16 @@
+import { BLOCK, dequantizeBlocks } from "../graph/ops/four-bit.ts";
+import { cast } from "../graph/ops.ts";
 import { input, type Value } from "../graph/value.ts";
 import type { DType } from "../tensor/dtype.ts";
+import { blockNames } from "../tensor/quant/matmul-nbits.ts";
 
 /** What is known of a named tensor before its numbers are. */
 export interface WeightSpec {
+  /** Floats of 16 bits are read as float32. */
   readonly dtype: DType;
   readonly shape: readonly number[];
+  /** Whether the matrix is held in blocks of four bits, under the names of `blockNames`. */
+  readonly inBlocks?: boolean;
 }
 
 /** What an adapter adds to a linear layer: the layer's new output for input `x` and base output `y`. */
@@ -18,9 +24,12 @@ export interface Scope {
   readonly adapters: readonly LinearAdapter[];
   at(name: string | number): Scope;
   has(name: string): boolean;
-  /** The graph input of a tensor. Throws RangeError if there is none of this name. */
+  /**
+   * A tensor: its graph input, or what is computed from it where it is held in fewer bits than are computed with. Throws
+   * RangeError if there is none of this name.
+   */
   get(name: string): Value;
-  /** Every graph input that has been asked for, by full name. */
+  /** Every tensor that has been asked for, by full name. */
   readonly inputs: ReadonlyMap<string, Value>;
 }
 
@@ -34,6 +43,22 @@ export interface ScopeOptions {
 }
 
 const none: readonly LinearAdapter[] = [];
+
+/** The graph inputs that hold a tensor, in the type that is computed with. */
+function read(name: string, { dtype, shape, inBlocks = false }: WeightSpec): Value {
+  if (!inBlocks) {
+    const held = input(name, dtype, shape);
+    return dtype === "float16" || dtype === "bfloat16" ? cast(held, "float32") : held;
+  }
+  const [out = 0, from = 0] = shape;
+  const names = blockNames(name);
+  const numbers = (part: string): Value => cast(input(part, "float16", [out, from / BLOCK]), "float32");
+  return dequantizeBlocks({
+    levels: input(names.levels, "uint8", [out, from / BLOCK, BLOCK / 2]),
+    scales: numbers(names.scales),
+    offsets: numbers(names.offsets),
+  });
+}
 
 /** The root scope over named weights; each becomes a graph input when it is first asked for. */
 export function rootScope({ weights, tied = new Map(), adapters = new Map() }: ScopeOptions): Scope {
@@ -52,7 +77,7 @@ export function rootScope({ weights, tied = new Map(), adapters = new Map() }: S
         const spec = weights.get(key);
         if (!spec)
           throw new RangeError(`scope: there is no tensor "${full(name)}" among ${weights.size} weights`);
-        const known = inputs.get(key) ?? input(key, spec.dtype, spec.shape);
+        const known = inputs.get(key) ?? read(key, spec);
         inputs.set(key, known);
         return known;
       },

@@ -16,6 +16,7 @@ const ortTypes: { readonly [K in DType]?: OrtType } = {
   float32: "float32",
   float64: "float64",
   float16: "float16",
+  bfloat16: "uint16", // as the graph reads it
   int8: "int8",
   int16: "int16",
   int32: "int32",
@@ -28,7 +29,9 @@ const ortTypes: { readonly [K in DType]?: OrtType } = {
 };
 
 const dtypes = new Map<OrtType, DType>(
-  Object.entries(ortTypes).map(([dtype, type]) => [type, dtype as DType] as const),
+  Object.entries(ortTypes)
+    .filter(([dtype]) => dtype !== "bfloat16")
+    .map(([dtype, type]) => [type, dtype as DType] as const),
 );
 
 const bitsOf = (data: unknown): unknown =>

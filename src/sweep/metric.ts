@@ -22,6 +22,7 @@ export const metricsOfTask: Readonly<Record<JobTask, readonly MetricName[]>> = {
   "causal-lm": ["perplexity", "loss", "accuracy"],
   "sequence-classification": ["accuracy", "mcc", "loss"],
   regression: ["pearson", "spearman", "mse", "loss"],
+  "image-classification": ["accuracy", "loss"],
 };
 
 const falling: readonly string[] = ["perplexity", "loss", "mse"];

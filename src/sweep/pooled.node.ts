@@ -1,7 +1,7 @@
 import { clientsOfRound } from "../job/assemble.ts";
 import { readJobRecords } from "../job/data.ts";
 import type { Job } from "../job/job.ts";
-import { strategyOf } from "../job/strategies.ts";
+import { strategyOf } from "../strategies/catalogue/entries.ts";
 
 /**
  * A job over pooled data with rounds as long as those of a federation: as many steps as all clients of a round make together,

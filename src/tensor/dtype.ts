@@ -41,7 +41,11 @@ export interface ArrayOf {
 export type HostArray = ArrayOf[DType];
 
 const constructors: {
-  readonly [K in DType]: { new (length: number): ArrayOf[K]; readonly BYTES_PER_ELEMENT: number };
+  readonly [K in DType]: {
+    new (length: number): ArrayOf[K];
+    new (buffer: ArrayBuffer): ArrayOf[K];
+    readonly BYTES_PER_ELEMENT: number;
+  };
 } = {
   float32: Float32Array,
   float64: Float64Array,
@@ -63,6 +67,11 @@ const constructors: {
 /** Bytes of one element. */
 export function byteSize(dtype: DType): number {
   return constructors[dtype].BYTES_PER_ELEMENT;
+}
+
+/** A host array over a whole buffer. */
+export function arrayOver<K extends DType>(dtype: K, buffer: ArrayBuffer): ArrayOf[K] {
+  return new constructors[dtype](buffer);
 }
 
 /** A zero-filled host array. */

@@ -1,14 +1,20 @@
 import { type AttachedAdapter, adaptedScope, adapterBase } from "../adapters/adapter.ts";
 import { TributaryError } from "../errors.ts";
-import { dimSize, gather, sub } from "../graph/ops.ts";
+import { concat, flattenRows, gather } from "../graph/ops.ts";
+import { timesDim } from "../graph/shape.ts";
 import { input, type Value } from "../graph/value.ts";
 import type { CacheSize } from "../models/model.ts";
 import type { TaskModel } from "../models/task.ts";
+import type { WeightSpec } from "../nn/scope.ts";
 import type { Session } from "../runtime/session.ts";
 import type { Params } from "../tensor/params.ts";
 import { type RandomStream, stream } from "../tensor/random.ts";
-import { type Tensor, tensor } from "../tensor/tensor.ts";
+import { tensor } from "../tensor/tensor.ts";
+import { cacheFeeds, type KeyValueCache, openCache } from "./key-value-cache.ts";
 import { encode } from "./step.ts";
+
+/** New tokens for which a cache has room from the start. */
+const ROOM = 512;
 
 /** A traced decoder: one graph reads the prompt and continues it. */
 export interface DecoderGraph {
@@ -19,12 +25,20 @@ export interface DecoderGraph {
 }
 
 const names = {
-  past: (layer: number, part: "key" | "value"): string => `past/${layer}/${part}`,
-  present: (layer: number, part: "key" | "value"): string => `present/${layer}/${part}`,
+  rows: "logit_rows",
+  logits: "logits",
+  present: "present",
 } as const;
 
-/** Traces a causal model so that keys and values of past tokens go in and those of all tokens come out. */
-export function traceDecoder(taskModel: TaskModel, attached: readonly AttachedAdapter[] = []): DecoderGraph {
+/**
+ * Traces a causal model so that keys and values of past tokens go in and those of the tokens of the pass come out, with
+ * logits at chosen tokens; `further` as in `adaptedScope`.
+ */
+export function traceDecoder(
+  taskModel: TaskModel,
+  attached: readonly AttachedAdapter[] = [],
+  further: ReadonlyMap<string, WeightSpec> = new Map(),
+): DecoderGraph {
   const { model, config, task } = taskModel;
   const cache = model.cache?.(config);
   if (!cache || task !== "causal-lm") {
@@ -34,25 +48,74 @@ export function traceDecoder(taskModel: TaskModel, attached: readonly AttachedAd
     );
   }
   const part = (layer: number, which: "key" | "value"): Value =>
-    input(names.past(layer, which), "float32", ["batch", cache.keyValueHeads, "past", cache.headDim]);
+    input(cacheFeeds.part(layer, which), "float32", [
+      "batch",
+      cache.keyValueHeads,
+      "capacity",
+      cache.headDim,
+    ]);
   const layers = Array.from({ length: cache.layers }, (_, i) => ({
     key: part(i, "key"),
     value: part(i, "value"),
   }));
   const inputs = {
     inputIds: input("input_ids", "int64", ["batch", "sequence"]),
-    attentionMask: input("attention_mask", "int64", ["batch", "total"]),
     positionIds: input("position_ids", "int64", ["batch", "sequence"]),
-    cache: { layers, past: "past", total: "total" },
+    cache: { layers, capacity: "capacity", lengths: input(cacheFeeds.lengths, "int64", ["batch"]) },
   };
-  const w = adaptedScope(adapterBase(taskModel), attached);
+  const w = adaptedScope(adapterBase(taskModel), attached, further);
   const { states, present } = model.hidden(w, inputs, config, task);
-  const last = gather(states, sub(dimSize("sequence"), 1), 1); // [B, D]
-  const outputs = new Map([["logits", model.head(w, last, inputs, config, task)]]);
-  present.forEach(({ key, value }, i) => {
-    outputs.set(names.present(i, "key"), key).set(names.present(i, "value"), value);
-  });
+  const read = gather(flattenRows(states), input(names.rows, "int64", ["rows"])); // [rows, D]
+  const parts = present.flatMap(({ key, value }) => [key, value]); // [B, Hkv, T, d] each
+  const outputs = new Map([
+    [names.logits, model.head(w, read, inputs, config, task)],
+    [names.present, concat(parts, 0, timesDim(parts.length, "batch"))],
+  ]);
   return { graph: encode(outputs), cache, maxPositions: config.maxPositions };
+}
+
+/**
+ * Runs a pass over new tokens of each row, at least one, and puts their keys and values into the cache. Gives the logits after
+ * the last token of each row.
+ */
+export async function decode(
+  session: Session,
+  weights: Params,
+  cache: KeyValueCache,
+  tokens: readonly (readonly number[])[],
+): Promise<readonly Float32Array[]> {
+  const width = tokens.reduce((most, { length }) => Math.max(most, length), 0);
+  const shape = [tokens.length, width];
+  const ids = new BigInt64Array(tokens.length * width);
+  const positions = new BigInt64Array(ids.length);
+  const rows: bigint[] = [];
+  tokens.forEach((own, row) => {
+    own.forEach((id, t) => {
+      const at = row * width + t;
+      ids[at] = BigInt(id);
+      positions[at] = BigInt((cache.lengths[row] ?? 0) + t);
+    });
+    rows.push(BigInt(row * width + own.length - 1));
+  });
+  const outputs = await session.run(
+    new Map([
+      ...weights,
+      ...cache.feeds(),
+      ["input_ids", tensor("int64", shape, ids)] as const,
+      ["position_ids", tensor("int64", shape, positions)] as const,
+      [names.rows, tensor("int64", [rows.length], BigInt64Array.from(rows))] as const,
+    ]),
+  );
+  const [logits, present] = [outputs.get(names.logits), outputs.get(names.present)];
+  if (!logits || !present || !(logits.data instanceof Float32Array))
+    throw new Error(`generate: the session has no float32 outputs "${names.logits}", "${names.present}"`);
+  cache.append(
+    present,
+    tokens.map(({ length }) => length),
+  );
+  const { data } = logits;
+  const size = data.length / rows.length;
+  return rows.map((_, i) => data.subarray(i * size, (i + 1) * size));
 }
 
 /** How the next token is chosen. The defaults are greedy. */
@@ -89,7 +152,7 @@ export interface GeneratedToken {
  * `session` runs the decoder's graph; `weights` are base weights and adapter parameters.
  */
 export async function* generate(
-  { cache, maxPositions }: Omit<DecoderGraph, "graph">,
+  { cache: size, maxPositions }: Omit<DecoderGraph, "graph">,
   session: Session,
   weights: Params,
   { prompt, maxTokens, stopTokens = [], signal, ...sampling }: GenerateOptions,
@@ -100,52 +163,18 @@ export async function* generate(
   checkSampling(sampling);
   const random = stream({ seed: sampling.seed ?? 0, purpose: "generate" });
   const stops = new Set(stopTokens);
-  let past = emptyCache(cache);
+  const expected = Math.min(prompt.length + maxTokens, prompt.length + ROOM, maxPositions);
+  const cache = openCache(size, { rows: 1, expected });
   let tokens = prompt;
-  let total = 0;
-  for (let made = 0; made < maxTokens && total + tokens.length <= maxPositions; made++) {
+  for (let made = 0; made < maxTokens && (cache.lengths[0] ?? 0) + tokens.length <= maxPositions; made++) {
     signal?.throwIfAborted();
-    const feeds = tokenFeeds(tokens, total);
-    const outputs = await session.run(new Map([...weights, ...past, ...feeds]));
-    total += tokens.length;
-    const logits = outputs.get("logits");
-    if (!logits) throw new Error("generate: the session has no output named logits");
-    const values = Float64Array.from(logits.data, Number);
-    const id = chooseToken(values, sampling, random);
+    const [logits] = await decode(session, weights, cache, [tokens]);
+    if (!logits) throw new Error("generate: a pass without logits");
+    const id = chooseToken(logits, sampling, random);
     if (stops.has(id)) return;
-    yield { id, logProb: (values[id] ?? Number.NaN) - logSumExp(values) };
-    past = presentCache(cache, outputs);
+    yield { id, logProb: (logits[id] ?? Number.NaN) - logSumExp(logits) };
     tokens = [id];
   }
-}
-
-function emptyCache({ layers, keyValueHeads, headDim }: CacheSize): Params {
-  const empty = tensor("float32", [1, keyValueHeads, 0, headDim], new Float32Array(0));
-  const past = new Map<string, Tensor>();
-  for (let i = 0; i < layers; i++) past.set(names.past(i, "key"), empty).set(names.past(i, "value"), empty);
-  return past;
-}
-
-function presentCache({ layers }: CacheSize, outputs: Params): Params {
-  const past = new Map<string, Tensor>();
-  for (let i = 0; i < layers; i++) {
-    for (const part of ["key", "value"] as const) {
-      const value = outputs.get(names.present(i, part));
-      if (!value) throw new Error(`generate: the session has no output named ${names.present(i, part)}`);
-      past.set(names.past(i, part), value);
-    }
-  }
-  return past;
-}
-
-function tokenFeeds(tokens: readonly number[], past: number): Params {
-  const total = past + tokens.length;
-  const positions = BigInt64Array.from(tokens, (_, i) => BigInt(past + i));
-  return new Map([
-    ["input_ids", tensor("int64", [1, tokens.length], BigInt64Array.from(tokens, BigInt))],
-    ["attention_mask", tensor("int64", [1, total], new BigInt64Array(total).fill(1n))],
-    ["position_ids", tensor("int64", [1, tokens.length], positions)],
-  ]);
 }
 
 function checkSampling({ temperature = 0, topK = 0, topP = 1 }: SamplingOptions): void {
@@ -157,37 +186,86 @@ function checkSampling({ temperature = 0, topK = 0, topP = 1 }: SamplingOptions)
   if (problems.length > 0) throw new RangeError(`generate: got ${problems.join(", ")}`);
 }
 
-function logSumExp(values: Float64Array): number {
-  const top = values.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
-  return top + Math.log(values.reduce((sum, value) => sum + Math.exp(value - top), 0));
+/** Logarithm of the sum of the exponentials of logits. */
+function logSumExp(logits: Float32Array): number {
+  const top = logits[likeliest(logits)] ?? 0;
+  let sum = 0;
+  // By index: an iterator takes longer, for each token of a vocabulary and each token of a text.
+  for (let i = 0; i < logits.length; i++) sum += Math.exp((logits[i] ?? 0) - top);
+  return top + Math.log(sum);
+}
+
+/** The index of the largest logit, the first of equals. */
+export function likeliest(logits: Float32Array | Float64Array): number {
+  let best = 0;
+  let top = Number.NEGATIVE_INFINITY;
+  for (let i = 0; i < logits.length; i++) {
+    const logit = logits[i] ?? 0;
+    if (logit > top) [best, top] = [i, logit];
+  }
+  return best;
 }
 
 /** The next token by logits: temperature first, then top-k, then top-p, as in Transformers. */
 export function chooseToken(
-  logits: Float64Array,
+  logits: Float32Array | Float64Array,
   { temperature = 0, topK = 0, topP = 1 }: SamplingOptions,
   random: RandomStream,
 ): number {
-  if (temperature === 0)
-    return logits.reduce((best, value, i) => (value > (logits[best] ?? 0) ? i : best), 0);
-  const order = Array.from(logits, (logit, id) => ({ id, logit: logit / temperature }));
-  order.sort((a, b) => b.logit - a.logit || a.id - b.id);
-  const kept = topK > 0 ? order.slice(0, topK) : order;
-  const top = kept[0]?.logit ?? 0;
-  const weights = kept.map(({ logit }) => Math.exp(logit - top));
-  const mass = weights.reduce((sum, weight) => sum + weight, 0);
-  const nucleus = within(weights, topP * mass);
-  const chosen = topP < 1 ? weights.slice(0, nucleus) : weights;
-  const draw = random.uniform() * chosen.reduce((sum, weight) => sum + weight, 0);
-  return kept[Math.min(within(chosen, draw), chosen.length) - 1]?.id ?? 0;
+  const best = likeliest(logits);
+  if (temperature === 0) return best;
+  const top = logits[best] ?? 0;
+  const weightOf = (id: number): number => Math.exp(((logits[id] ?? 0) - top) / temperature);
+  const order = descending(logits, top);
+  const kept = topK > 0 ? firstOf(order, topK) : undefined;
+  let mass = 0;
+  if (kept) for (const id of kept) mass += weightOf(id);
+  else for (let id = 0; id < logits.length; id++) mass += weightOf(id);
+  if (topP === 1) return within(kept ?? order, weightOf, random.uniform() * mass).at(-1) ?? 0;
+  const nucleus = within(kept ?? order, weightOf, topP * mass);
+  const share = nucleus.reduce((sum, id) => sum + weightOf(id), 0);
+  return within(nucleus, weightOf, random.uniform() * share).at(-1) ?? 0;
 }
 
-/** How many leading weights it takes for their sum to exceed or meet `target`; at least 1. */
-function within(weights: readonly number[], target: number): number {
-  let sum = 0;
-  for (const [i, weight] of weights.entries()) {
-    sum += weight;
-    if (sum >= target && sum > 0) return i + 1;
+function firstOf(order: Iterable<number>, count: number): number[] {
+  const first: number[] = [];
+  for (const id of order) {
+    first.push(id);
+    if (first.length === count) break;
   }
-  return weights.length;
+  return first;
+}
+
+/** The leading tokens that it takes for the sum of their weights to meet `target`; at least 1. */
+function within(order: Iterable<number>, weightOf: (id: number) => number, target: number): number[] {
+  const leading: number[] = [];
+  let sum = 0;
+  for (const id of order) {
+    leading.push(id);
+    sum += weightOf(id);
+    if (sum >= target && sum > 0) break;
+  }
+  return leading;
+}
+
+/** Logits within this of the largest are sorted first, then those within twice as much, and so on. */
+const BAND = 4;
+
+/** Tokens from the likeliest down, equals in the order of their ids. A draw seldom needs more than the first few. */
+function* descending(logits: Float32Array | Float64Array, top: number): Generator<number> {
+  for (
+    let above = Number.POSITIVE_INFINITY, below = top - BAND;
+    ;
+    above = below, below = top - 2 * (top - below)
+  ) {
+    const band: number[] = [];
+    let rest = false;
+    for (let id = 0; id < logits.length; id++) {
+      const logit = logits[id] ?? 0;
+      if (logit < above && logit >= below) band.push(id);
+      else if (logit < below) rest = true;
+    }
+    yield* band.sort((a, b) => (logits[b] ?? 0) - (logits[a] ?? 0) || a - b);
+    if (!rest) return;
+  }
 }

@@ -18,19 +18,25 @@ export interface PoolPlan {
 export interface PlanOptions {
   /** Tasks that can go on side by side. */
   readonly tasks: number;
-  /** Bytes of the base weights in float32, which each worker holds. */
+  /** Bytes of the base weights as they are held, which each worker holds. */
   readonly weightBytes: number;
+  /** Bytes that a worker takes in all. Default: twice its weights, and at least 200 MB beside them. */
+  readonly workerBytes?: number | undefined;
   /** Default: chosen from cores, tasks and free memory. */
   readonly workers?: number | undefined;
   readonly threads?: number | undefined;
 }
 
 /** Chooses how many workers train side by side, and with how many threads each. */
-export function planPool({ tasks, weightBytes, workers, threads }: PlanOptions): PoolPlan {
+export function planPool({
+  tasks,
+  weightBytes,
+  workerBytes = weightBytes + Math.max(weightBytes, 200e6),
+  workers,
+  threads,
+}: PlanOptions): PoolPlan {
   const cores = availableParallelism();
-  // Beside its weights a worker needs room for activations; as much again, and at least 200 MB.
-  const perWorker = weightBytes + Math.max(weightBytes, 200e6);
-  const fitting = Math.max(1, Math.floor((0.8 * freemem()) / perWorker));
+  const fitting = Math.max(1, Math.floor((0.8 * freemem()) / workerBytes));
   const chosen = workers ?? Math.max(1, Math.min(cores, tasks, fitting));
   const each = threads ?? Math.max(1, Math.floor(cores / chosen));
   const limit =

@@ -1,7 +1,9 @@
 import { gradients } from "../graph/gradients.ts";
 import { encodeOnnx } from "../graph/onnx.ts";
 import { add, div, fill } from "../graph/ops.ts";
+import { widenLate } from "../graph/passes/held-weights.ts";
 import { pushSlices } from "../graph/passes/push-slices.ts";
+import { type RecomputeLevel, recomputedGradients } from "../graph/passes/recompute.ts";
 import { simplify } from "../graph/passes/simplify.ts";
 import { input, type Value } from "../graph/value.ts";
 import type { Loss } from "../nn/losses.ts";
@@ -33,6 +35,8 @@ export interface StepOptions {
   /** Largest global gradient norm; 0 leaves gradients as they are. */
   readonly clipNorm?: number;
   readonly rule?: StepRule;
+  /** What the backward pass computes again instead of keeping it. Default: nothing. */
+  readonly recompute?: RecomputeLevel | undefined;
   /** Shapes of what the algorithm sends along and remembers, where `rule.correct` reads them. */
   readonly extra?: Specs;
   readonly memory?: Specs;
@@ -140,12 +144,18 @@ function lean({ sum, count }: Loss): Loss {
   return { sum: leanSum, count: leanCount };
 }
 
+/** Gradients of the trained parameters, in their order. */
+function backward({ trainable, recompute }: StepOptions, scalar: Value): readonly Value[] {
+  const wrt = [...trainable.values()];
+  return recompute ? recomputedGradients(scalar, wrt, recompute) : gradients(scalar, wrt);
+}
+
 function traceWhole(options: StepOptions): Map<string, Value> {
   const { trainable, rule } = options;
   const loss = lean(options.loss);
   const mean = div(loss.sum, loss.count);
   const penalty = rule?.penalty?.(trainable, receivedInputs(trainable));
-  const means = gradients(penalty ? add(mean, penalty) : mean, [...trainable.values()]);
+  const means = backward(options, penalty ? add(mean, penalty) : mean);
   const directions = corrected(options, named(trainable, means));
   return new Map([["loss", loss.sum], ["count", loss.count], ...update(options, directions)]);
 }
@@ -191,7 +201,7 @@ export function traceStep(options: StepOptions): StepGraphs {
     ["loss", loss.sum],
     ["count", loss.count],
   ]);
-  gradients(loss.sum, wrt).forEach((gradient, i) => {
+  backward(options, loss.sum).forEach((gradient, i) => {
     const name = names[i] ?? "";
     accumulate.set(feedNames.next(feedNames.gradient(name)), add(pick(sums, name), gradient));
   });
@@ -220,7 +230,7 @@ export function encode(outputs: ReadonlyMap<string, Value>): Uint8Array<ArrayBuf
 }
 
 function simplified(outputs: ReadonlyMap<string, Value>): ReadonlyMap<string, Value> {
-  const values = simplify([...outputs.values()]);
+  const values = widenLate(simplify([...outputs.values()]));
   return new Map([...outputs.keys()].map((name, i) => [name, values[i] ?? fill([], 0)] as const));
 }
 

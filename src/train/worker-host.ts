@@ -1,5 +1,6 @@
 import { runtime } from "#ort";
 import { TributaryError } from "../errors.ts";
+import type { BasePrecision } from "../models/precision.ts";
 import type { Device, Session } from "../runtime/session.ts";
 import type { Params } from "../tensor/params.ts";
 import { type LocalOutcome, type LocalTask, runLocal, type StepRecord } from "./local.ts";
@@ -14,6 +15,8 @@ export type BaseSource =
       readonly task: string;
       readonly numLabels?: number;
       readonly seed: number;
+      /** Default: "float32". */
+      readonly precision?: BasePrecision;
     };
 
 /** A task for a worker. The base weights are the worker's own. */

@@ -11,11 +11,12 @@ const receive = createWorkerHost({
   post: (reply) => port.postMessage(reply),
   async loadBase(source) {
     if (source.kind === "params") return source.params;
-    const { path, seed, numLabels } = source;
+    const { path, seed, numLabels, precision = "float32" } = source;
     const { weights } = await loadModel(await openFolder(path), {
       task: source.task as Task,
       numLabels,
       seed,
+      precision,
     });
     return weights;
   },

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { aggregateShare, measureDense } from "../../bench/aggregate.ts";
 import { benchBeside } from "../../bench/beside.ts";
+import { benchGenerate } from "../../bench/generate.ts";
 import { benchMixed } from "../../bench/mixed.ts";
 import { benchStep } from "../../bench/step.ts";
 import { shared } from "../shared.ts";
@@ -23,6 +24,18 @@ describe("a bench beside another program", () => {
     expect(figures).toMatchObject({ speed: 1.5, memory: 0.5, repeat: 2 });
   });
 
+  test("compares rates of tokens", async () => {
+    const prints = (rate: number): string =>
+      `console.log(JSON.stringify({ tokensPerSecond: ${rate}, peakMB: 100 }))`;
+    const figures = await benchBeside({
+      own: [process.execPath, "-e", prints(30)],
+      command: `"${process.execPath}" -e '${prints(20)}'`,
+      repeat: 1,
+      onLine: () => undefined,
+    });
+    expect(figures.speed).toBeCloseTo(1.5);
+  });
+
   test("says what a program without a JSON line printed", async () => {
     const run = benchBeside({
       own: [process.execPath, "-e", "console.log('no figures')"],
@@ -41,6 +54,22 @@ test("a step's rate counts the products of the graph", async () => {
   expect(figures.productGflop * 1e9).toBeGreaterThan(dense * 0.95);
   expect(figures.productGflop * 1e9).toBeLessThan(dense * 1.3);
   expect(figures.secondsPerStep).toBeGreaterThan(0);
+});
+
+test("a step that computes layers again takes more products for less memory", async () => {
+  const options = { model: "presidents", batch: 1, length: 8, steps: 1, warmup: 0 } as const;
+  const [plain, again] = [await benchStep(options), await benchStep({ ...options, recompute: "layers" })];
+  expect([plain.recompute, again.recompute]).toEqual(["none", "layers"]);
+  expect(again.productGflop).toBeGreaterThan(1.05 * plain.productGflop);
+  expect(again.losses[0]).toBeCloseTo(plain.losses[0], 5);
+});
+
+const stories = join(shared ?? "", "models/stories260K");
+test.skipIf(!shared)("decoding is timed apart from the prompt (skipped without a model)", async () => {
+  const figures = await benchGenerate({ model: stories, batch: 2, length: 5, tokens: 6, threads: 1 });
+  expect(figures).toMatchObject({ bench: "generate", batch: 2, promptTokens: 5, newTokens: 6 });
+  expect(figures.tokensPerSecond).toBeGreaterThan(0);
+  expect(figures.promptSeconds).toBeGreaterThan(0);
 });
 
 test.each(["flexlora", "fedex-lora", "frlora"] as const)(

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { parse } from "yaml";
 import { checkJob } from "../../src/job/check.ts";
 import { exampleJob, methods } from "../../src/job/methods.ts";
-import { strategyEntries } from "../../src/job/strategies.ts";
+import { strategyEntries } from "../../src/strategies/catalogue/entries.ts";
 import { rawJob } from "../job/job.ts";
 
 const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));

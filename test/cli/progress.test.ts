@@ -3,6 +3,8 @@ import { openDisplay } from "../../src/cli/progress/display.ts";
 import { footerLines } from "../../src/cli/progress/footer.ts";
 import { duration, percent, size, wrapped } from "../../src/cli/progress/format.ts";
 import { headerLines } from "../../src/cli/progress/header.ts";
+import { phaseLine } from "../../src/cli/progress/rounds.ts";
+import { noProgress, progressed } from "../../src/cli/progress/state.ts";
 import { textStyle } from "../../src/cli/progress/style.ts";
 import type { Round } from "../../src/federation/round.ts";
 import type { JobEvent, RunHeader, RunSummary } from "../../src/job/events.ts";
@@ -203,6 +205,24 @@ describe("the rounds", () => {
     expect(text).toContain("continuing run letters at round 2 of 2, 1 of 2 updates already in\n");
     expect(text).toContain("start                     4.7000      109.95\n");
     expect(text).toContain("  1/2  2/2      4.2000    4.3000       73.70");
+  });
+});
+
+describe("a model that is fetched", () => {
+  const fetching = (done: number): JobEvent => ({
+    type: "fetching",
+    name: "hf://org/name@main",
+    done,
+    total: 4e8,
+  });
+
+  it("shows how much is there and what is left at this speed", () => {
+    const begun = progressed(noProgress, fetching(1e8), 10);
+    const later = progressed(begun, fetching(2e8), 30);
+    expect(phaseLine(later, 30, 100).trim()).toMatch(
+      /^\S+ +200 MB of 400 MB, 40 s left, fetching hf:\/\/org\/name@main$/,
+    );
+    expect(phaseLine(begun, 10, 100)).not.toContain("left");
   });
 });
 

@@ -46,6 +46,12 @@ const proofs: Readonly<Record<string, Proof>> = {
     prints: /"bench":"aggregate","method":"flexlora"/,
     extra: "--method flexlora --layers 1 --clients 2 --rank 2 --dense 32",
   },
+  "npm run bench -- step --model smollm2 --batch 4 --length 512 --threads 1 --steps 1 --recompute layers": {
+    covered: "test/bench/bench.test.ts",
+  },
+  "npm run bench -- step --model presidents --threads 1 --recompute cheap": {
+    covered: "test/bench/bench.test.ts",
+  },
   "npm run bench -- round": { prints: /"bench":"round"/, extra: "--clients 20" },
   'npm run bench -- step --model minilm --repeat 3 --beside "python hf_minilm.py"': {
     covered: "test/bench/bench.test.ts",
@@ -64,6 +70,7 @@ const proofs: Readonly<Record<string, Proof>> = {
       { covered: "test/analyses/analyses.test.ts" },
     ]),
   ),
+  "npm run fuzz -- --times 10000": { covered: "test/formats/gguf.test.ts" },
   "npm run kills -- --times 50": { covered: "test/e2e/kills.test.ts" },
   "npx tributary verify FOLDER": { covered: "test/cli/cli.test.ts" },
   "npx vitest run test/exports --update": "tests",
@@ -92,11 +99,20 @@ const proofs: Readonly<Record<string, Proof>> = {
   "npx tributary run examples/cola-minilm/job.yaml --model DIR --data train.jsonl.gz --data.splits.validation validation.jsonl.gz":
     { covered: "test/job/examples.test.ts" },
   "npx tributary sweep examples/cola-minilm/methods.yaml --into docs/results.md": {
-    covered: "test/job/examples.test.ts",
+    covered: "test/sweep/plan.test.ts",
+  },
+  "npx tributary sweep examples/cola-minilm/dirichlet.yaml --into docs/results.md": {
+    covered: "test/sweep/plan.test.ts",
   },
   "npx tributary run examples/medquad-smollm2/job.yaml": { covered: "test/job/examples.test.ts" },
   "npx tributary run examples/medquad-smollm2/job.yaml --model DIR --data medquad.jsonl.gz": {
     covered: "test/job/examples.test.ts",
+  },
+
+  "npx tributary data presets": { prints: /^gsm8k +causal-lm/m },
+  "npx tributary data presets gsm8k": { prints: /^license +MIT$/m },
+  "npx tributary run job.yaml --model HuggingFaceTB/SmolLM2-135M-Instruct": {
+    covered: "test/hub/job.test.ts",
   },
 
   "npx tributary methods": { prints: /^fedit +L\(r\) \+ H/m },
@@ -124,6 +140,14 @@ const proofs: Readonly<Record<string, Proof>> = {
   },
   "npx tributary export merged runs/quick --out runs/merged": { prints: /model\.safetensors/ },
   "npx tributary report runs/quick": { prints: /^report: .*report\.html, with \d+ plots/m },
+  "npx tributary export merged runs/quick --gguf runs/model.gguf --type q8_0": {
+    prints: /model\.gguf: \d+ tensors/,
+  },
+  "npx tributary export adapter runs/quick --gguf runs/adapter.gguf": {
+    prints: /adapter\.gguf: \d+ tensors/,
+  },
+  "npx tributary inspect runs/model.gguf": { prints: /llama/ },
+  "npx tributary eval runs/quick --limit 32": { prints: /perplexity/ },
   "npx tributary inspect runs/quick": { prints: /^rounds +2 of 2/m },
 
   "npx tributary data show examples/presidents/job.yaml --partition iid --clients 8": {
@@ -134,7 +158,19 @@ const proofs: Readonly<Record<string, Proof>> = {
     extra: short,
   },
   "npx tributary inspect runs/fedex": { prints: /^rounds +2 of 2/m },
-  "npx tributary eval runs/fedex --limit 32": { prints: /^perplexity +[\d.]+ +[\d.]+$/m },
+  "npx tributary eval runs/fedex --limit 32": {
+    prints: /^perplexity +[\d.]+ +[\d.]+ to [\d.]+ +[\d.]+ +[\d.]+ to [\d.]+$/m,
+  },
+  "npx tributary eval examples/presidents/base --job examples/presidents/job.yaml --max-examples 8": {
+    prints: /^perplexity +[\d.]+ +[\d.]+ to [\d.]+$/m,
+  },
+  "npx tributary eval DIR --data test.jsonl.gz --metrics rougeL,bleu --max-examples 100 --out answers.jsonl":
+    {
+      covered: "test/eval/command.test.ts",
+    },
+  "npx tributary eval DIR --preset gsm8k --data test.jsonl.gz --out answers.jsonl": {
+    covered: "test/eval/command.test.ts",
+  },
   "npx tsx examples/01-fedit.ts runs/adapter": { covered: "test/examples/examples.test.ts" },
   "npx tsx examples/02-generate.ts runs/adapter": { covered: "test/examples/examples.test.ts" },
   "npx tsx examples/03-compare.ts runs/compare": { covered: "test/examples/examples.test.ts" },

@@ -141,7 +141,8 @@ describe("what travels on the pages", () => {
 
   beforeAll(async () => {
     const { job } = await loadJob({ path, flags, cwd: root });
-    const { model, clients, perRound, base } = await assemble(job);
+    const { model: found, weights, clients, perRound, base } = await assemble(job);
+    const model = { ...found, weights: await weights() };
     for (const cost of methodCosts({ job, model, clients, perRound, fullBytes: base.bytes })) {
       if ("reason" in cost) continue;
       expect(cost).toMatchObject({ name: cost.name, agrees: true });

@@ -1,3 +1,5 @@
+import { after } from "../../src/graph/ops/after.ts";
+import { blocksOf, dequantizeBlocks, dequantizeHalf, matMulNBits } from "../../src/graph/ops/four-bit.ts";
 import {
   abs,
   add,
@@ -47,6 +49,7 @@ import {
   sin,
   slice,
   softmax,
+  split,
   sqrt,
   stopGradient,
   sub,
@@ -72,7 +75,7 @@ export function uniforms(seed: number): Draw {
 /** One graph input of a case. Floats take the dtype of the run. */
 export interface CaseInput {
   readonly shape: Shape;
-  readonly dtype: "float" | "int64";
+  readonly dtype: "float" | "int64" | "uint8";
   element(draw: Draw): number;
 }
 
@@ -107,6 +110,13 @@ const index = (bound: number, ...shape: Shape): CaseInput => ({
   shape,
   dtype: "int64",
   element: (draw) => Math.floor(bound * draw()),
+});
+
+/** Bytes. */
+const bytes = (...shape: Shape): CaseInput => ({
+  shape,
+  dtype: "uint8",
+  element: (draw) => Math.floor(256 * draw()),
 });
 
 const at = (x: readonly Value[], i = 0): Value => {
@@ -327,6 +337,10 @@ export const cases: { readonly [K in OpType]: readonly OpCase[] } = {
       build: (x) => concat(x, -1),
     },
   ],
+  Split: [
+    { title: "the second part", inputs: [real(B, 5)], build: (x) => at(split(at(x), -1, [2, 3]), 1) },
+    { title: "of a symbolic length", inputs: [real(B, 2)], build: (x) => at(split(at(x), 0, [B])) },
+  ],
   Expand: [
     { title: "of a column", inputs: [real(B, 1)], build: (x) => expand(at(x), [B, 3]) },
     { title: "with new axes", inputs: [real(1, T), real(B)], build: (x) => expand(at(x), [B, 2, T]) },
@@ -404,4 +418,34 @@ export const cases: { readonly [K in OpType]: readonly OpCase[] } = {
     },
   ],
   ArgMax: unary((x) => argMax(x, 1)),
+  After: [
+    {
+      title: "a value of the batch",
+      inputs: [real(4, 3), real(T, B)],
+      build: (x) => after(at(x), at(x, 1)),
+    },
+    { title: "a known shape", inputs: [real(4), real(2)], build: (x) => after(at(x), at(x, 1)) },
+  ],
+  DequantizeBlocks: [
+    {
+      title: "of two blocks a row",
+      inputs: [bytes(3, 2, 16), positive(3, 2), real(3, 2)],
+      build: (x) => dequantizeBlocks(blocksOf(x)),
+      constant: [1, 2],
+    },
+  ],
+  DequantizeHalf: (["even", "odd"] as const).map((half) => ({
+    title: `of ${half} columns`,
+    inputs: [bytes(3, 2, 16), positive(3, 2), real(3, 2)],
+    build: (x) => dequantizeHalf(blocksOf(x), half),
+    constant: [1, 2],
+  })),
+  MatMulNBits: [
+    {
+      title: "of rows under two axes",
+      inputs: [real(B, T, 64), bytes(5, 2, 16), positive(5, 2), real(5, 2)],
+      build: (x) => matMulNBits(at(x), blocksOf(x.slice(1))),
+      constant: [2, 3],
+    },
+  ],
 };

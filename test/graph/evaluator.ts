@@ -165,6 +165,16 @@ const binary =
   ): ((application: { readonly x: readonly Array64[] }) => readonly Array64[]) =>
   ({ x: [a, b] }) => [elementwise(fn, a!, b!)];
 
+/** A matrix in blocks of 32 levels, two in a byte, the first in its low half. */
+function dequantized(levels: Array64, scales: Array64, offsets: Array64): Array64 {
+  const [out = 0, blocks = 0] = scales.shape;
+  return tabulate([out, 32 * blocks], (_, flat) => {
+    const byte = levels.data[flat >> 1]!;
+    const level = flat % 2 === 0 ? byte % 16 : Math.floor(byte / 16);
+    return scales.data[flat >> 5]! * level - offsets.data[flat >> 5]!;
+  });
+}
+
 /** Every op in float64, from its definition and not from its gradient or its lowering. */
 const evaluators: { readonly [K in OpType]: Evaluate<K> } = {
   Add: binary((a, b) => a + b),
@@ -273,6 +283,16 @@ const evaluators: { readonly [K in OpType]: Evaluate<K> } = {
       element(x!, replaced(at, axis, at[axis]! + start)),
     ),
   ],
+  Split: ({ attributes: { axis, lengths }, x: [x], length }) => {
+    let end = 0;
+    return lengths.map(length).map((own) => {
+      end += own;
+      const start = end - own;
+      return tabulate(replaced(x!.shape, axis, own), (at) =>
+        element(x!, replaced(at, axis, at[axis]! + start)),
+      );
+    });
+  },
   Concat: ({ attributes: { axis }, x }) => {
     const joined = total(x.map((part) => part.shape[axis]!));
     return [
@@ -331,6 +351,17 @@ const evaluators: { readonly [K in OpType]: Evaluate<K> } = {
   },
   ArgMax: ({ attributes: { axis }, x: [x] }) => [
     reduce(x!, { axes: [axis], keepDims: false }, (group) => group.indexOf(Math.max(...group))),
+  ],
+  After: ({ x: [x] }) => [x!],
+  DequantizeBlocks: ({ x: [levels, scales, offsets] }) => [dequantized(levels!, scales!, offsets!)],
+  DequantizeHalf: ({ attributes: { half }, x: [levels, scales] }) => {
+    const nothing = { shape: scales!.shape, data: new Float64Array(scales!.data.length) };
+    const { shape, data } = dequantized(levels!, scales!, nothing);
+    const odd = half === "odd" ? 1 : 0;
+    return [{ shape: [shape[0]!, shape[1]! / 2], data: data.filter((_, i) => i % 2 === odd) }];
+  },
+  MatMulNBits: ({ x: [x, levels, scales, offsets] }) => [
+    matMul(x!, dequantized(levels!, scales!, offsets!), { transA: false, transB: true, alpha: 1 }),
   ],
 };
 

@@ -117,7 +117,7 @@ describe("a job", () => {
 
   it("refuses an adapter that its strategy cannot use", () => {
     expect(refusal(rawJob({ adapter: { kind: "dense" } }))).toBe(
-      "adapter.kind: got dense, expected lora for the strategy fedit; write lora, or take the strategy fedavg",
+      "adapter.kind: got dense, expected lora for the strategy fedit; write lora, or take a strategy such as fedavg, fedprox, fedadagrad or fedadam",
     );
     expect(refusal(rawJob({ adapter: { kind: "lora", ranks: [2, 4] } }))).toContain("expected equal ranks");
     expect(

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { checkJob } from "../../src/job/check.ts";
 import { costShapes, type MethodCost, methodCosts, type NoCost } from "../../src/job/cost.ts";
-import { strategyEntries } from "../../src/job/strategies.ts";
 import type { LoadedModel } from "../../src/models/load.ts";
+import { strategyEntries } from "../../src/strategies/catalogue/entries.ts";
 import { bertJson, llamaJson, tinyModel } from "../models/tiny.ts";
 import { rawJob } from "./job.ts";
 

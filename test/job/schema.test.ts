@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { checkJob } from "../../src/job/check.ts";
 import { jobJsonSchema } from "../../src/job/schema.ts";
-import { strategyEntries, strategyOf } from "../../src/job/strategies.ts";
+import { strategyEntries, strategyOf } from "../../src/strategies/catalogue/entries.ts";
 import { rawJob } from "./job.ts";
 
 describe("schema/job.schema.json", () => {
@@ -22,11 +22,14 @@ describe("schema/job.schema.json", () => {
 
 describe("the strategies of a job", () => {
   it("come from every file of the folder", () => {
-    const source = readFileSync(new URL("../../src/job/strategies.ts", import.meta.url), "utf8");
+    const source = readFileSync(
+      new URL("../../src/strategies/catalogue/entries.ts", import.meta.url),
+      "utf8",
+    );
     const files = readdirSync(new URL("../../src/strategies/", import.meta.url)).filter((name) =>
       name.endsWith(".ts"),
     );
-    expect(files.filter((name) => !source.includes(`"../strategies/${name}"`))).toEqual([]);
+    expect(files.filter((name) => !source.includes(`"../${name}"`))).toEqual([]);
   });
 
   /** Options without a default. */

@@ -63,4 +63,42 @@ describe("rope", () => {
     const scaled = ropeFrequencies({ ...options, scaling: { type: "linear", factor: 4 } });
     expect(Array.from(scaled)).toEqual(Array.from(ropeFrequencies(options), (frequency) => frequency / 4));
   });
+
+  it("leaves the rest of a head that is wider than its tables", async () => {
+    const x = [1, 2, 3, 4, 5];
+    const options = { headDim: 2, theta: 10, maxPositions: 4 };
+    const output = rope(
+      input("x", "float32", [1, 1, 1, 5]),
+      input("positions", "int64", [1, 1]),
+      ropeTables(options),
+    );
+    const feeds = new Map<string, Tensor>([
+      ["x", float32([1, 1, 1, 5], x)],
+      ["positions", tensor("int64", [1, 1], BigInt64Array.of(3n))],
+    ]);
+    const turned = [Math.cos(3) - 2 * Math.sin(3), 2 * Math.cos(3) + Math.sin(3)];
+    expect(farthest((await evaluate({ output }, feeds)).output ?? [], [...turned, 3, 4, 5])).toBeLessThan(
+      1e-6,
+    );
+  });
+
+  it("divides each frequency by its factor and stretches the tables in LongRoPE", async () => {
+    const scaling = { type: "longrope", factors: [1, 4], attentionFactor: 1.5 } as const;
+    const options = { headDim: 4, theta: 100, maxPositions: 3, scaling };
+    expect(Array.from(ropeFrequencies(options))).toEqual([1, 0.1 / 4]);
+    const { cosine, sine } = ropeTables(options);
+    const angles = [0, 0, 1, 0.025, 2, 0.05];
+    expect(
+      farthest(
+        Array.from(cosine.constant?.data ?? [], Number),
+        angles.map((a) => 1.5 * Math.cos(a)),
+      ),
+    ).toBeLessThan(1e-6);
+    expect(
+      farthest(
+        Array.from(sine.constant?.data ?? [], Number),
+        angles.map((a) => 1.5 * Math.sin(a)),
+      ),
+    ).toBeLessThan(1e-6);
+  });
 });

@@ -4,6 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { readJobText, readSection } from "../../src/job/load.node.ts";
+import { checkSweep } from "../../src/sweep/check.ts";
+import { checkDrafts, draftsOf } from "../../src/sweep/drafts.ts";
 import { planSweep } from "../../src/sweep/plan.node.ts";
 import { sweepJsonSchema } from "../../src/sweep/schema.ts";
 import type { SweepPlan } from "../../src/sweep/sweep.ts";
@@ -210,6 +213,20 @@ const examples = fileURLToPath(new URL("../../examples", import.meta.url));
 const files = readdirSync(examples, { recursive: true, encoding: "utf8" }).filter((name) =>
   // Other examples need models and data that a reader has to fetch.
   /^presidents\/(sweep|methods)\.yaml$/.test(name),
+);
+
+const further = readdirSync(examples, { recursive: true, encoding: "utf8" }).filter(
+  (name) => /\/(sweep|methods|dirichlet)\.yaml$/.test(name) && !files.includes(name),
+);
+
+it.each(further)(
+  "the keys of the sweep examples/%s are sound, and of every job that it makes",
+  async (file) => {
+    const { value, placeOf } = await readSection(join(examples, file), folder, "a sweep");
+    const sweep = checkSweep(value, placeOf);
+    const job = await readJobText(join(examples, file, "..", sweep.job), folder);
+    expect(checkDrafts(draftsOf(sweep, job.value), placeOf).length).toBeGreaterThan(40);
+  },
 );
 
 it.each(files)("the sweep examples/%s is sound", async (file) => {

@@ -1,20 +1,25 @@
 import { type Example, ignored } from "../../data/examples.ts";
-import { readTokenizer } from "../../data/files.node.ts";
+import type { Preset } from "../../data/presets/preset.ts";
+import { presetNamed, presets } from "../../data/presets/presets.ts";
 import type { Tokenizer } from "../../data/tokenizer.ts";
 import { readJobRecords, type Silo, tokenizeRecords } from "../../job/data.ts";
 import { loadJob } from "../../job/load.node.ts";
+import { readModelTokenizer } from "../../job/model.node.ts";
+import { nearest } from "../../job/nearest.ts";
 import { count } from "../../job/units.ts";
 import type { Command } from "../command.ts";
 import { usageError } from "../exit.ts";
 import { numberFlag } from "../number-flag.ts";
+import { hanging } from "../progress/format.ts";
 import type { Style } from "../progress/style.ts";
+import { table } from "../progress/table.ts";
 import { lines } from "../terminal.ts";
 
-/** `tributary data show`. */
+/** `tributary data show` and `tributary data presets`. */
 export const data: Command = {
   name: "data",
-  summary: "show samples as the model sees them, what is trained of them, and who holds what",
-  usage: "show JOB [flags]",
+  summary: "show samples as the model sees them, what is trained of them, and who holds what; list data sets",
+  usage: "show JOB | presets [NAME] [flags]",
   arguments: [1, 2],
   takesJob: true,
   flags: [{ name: "samples", value: "N", description: "samples shown, from as many silos (default: 2)" }],
@@ -24,17 +29,20 @@ export const data: Command = {
       "tributary data show job.yaml --samples 5 --partition dirichlet --clients 8 --partition.alpha 0.3",
       "another split",
     ],
+    ["tributary data presets", "the public data sets that a job can name"],
+    ["tributary data presets gsm8k", "source, licence, columns, splits, template and metrics of one"],
   ],
   async run({ positionals: [verb, path], flags, job: typed }, { terminal, json }) {
+    if (verb === "presets") return terminal.out(presetText(path, json));
     if (verb !== "show")
-      throw usageError(`data: got ${verb}, expected show; did you mean tributary data show JOB?`);
+      throw usageError(`data: got ${verb}, expected show or presets; did you mean tributary data show JOB?`);
     const samples = numberFlag(flags, "samples", { fallback: 2, minimum: 0, whole: true });
     const { job } = await loadJob({
       flags: typed,
       cwd: terminal.cwd,
       ...(path === undefined ? {} : { path }),
     });
-    const tokenizer = await readTokenizer(job.model);
+    const tokenizer = await readModelTokenizer(job.model);
     const found = tokenizeRecords(job, await readJobRecords(job), tokenizer);
     const shown = found.silos.slice(0, samples).flatMap((silo) => sampleOf(silo, tokenizer));
     if (json) {
@@ -61,6 +69,73 @@ export const data: Command = {
     );
   },
 };
+
+function presetText(name: string | undefined, json: boolean): string {
+  if (name === undefined) {
+    if (json) return `${JSON.stringify({ presets: presets.map(({ prepare: _, ...facts }) => facts) })}\n`;
+    const columns = [{ title: "preset" }, { title: "task" }, { title: "what it is" }, { title: "metrics" }];
+    const rows = presets.map(({ name, title, job }) => [
+      name,
+      job.task,
+      title.replace(/^[^:]*: /, ""),
+      (job.evaluation.metrics ?? []).join(", "),
+    ]);
+    const next =
+      "tributary data presets NAME shows one; a job names it in data.preset, and its files in data.path.";
+    return lines([...table(columns, rows), "", next]);
+  }
+  const preset = presetNamed(name);
+  if (preset === undefined) {
+    const meant = nearest(
+      name,
+      presets.map((one) => one.name),
+    );
+    throw usageError(
+      `data: got the preset ${name}, expected one that tributary data presets lists${meant === undefined ? "" : `; did you mean ${meant}?`}`,
+    );
+  }
+  const { prepare: _, ...facts } = preset;
+  return json ? `${JSON.stringify(facts)}\n` : lines(presetLines(preset));
+}
+
+function presetLines({
+  name,
+  title,
+  paper,
+  source,
+  license,
+  columns,
+  splits,
+  template,
+  job,
+}: Preset): string[] {
+  const { splits: held, ...data } = job.data;
+  const facts: readonly (readonly [string, string])[] = [
+    ["paper", paper],
+    ["source", source],
+    ["license", license],
+    [
+      "columns",
+      Object.entries(columns)
+        .map(([column, holds]) => `${column} (${holds})`)
+        .join("; "),
+    ],
+    ["splits", splits],
+    ["template", template],
+    ["metrics", (job.evaluation.metrics ?? []).join(", ")],
+    [
+      "in a job",
+      `task: ${job.task}; data: ${JSON.stringify({ preset: name, path: "FILE", ...data, splits: held })}`,
+    ],
+  ];
+  return [
+    `${name}: ${title}`,
+    "",
+    ...facts.flatMap(([key, text]) =>
+      hanging(key.padEnd(10), text, 100).map((line, i) => (i === 0 ? key.padEnd(10) + line : line)),
+    ),
+  ];
+}
 
 interface Sample {
   readonly silo: string;

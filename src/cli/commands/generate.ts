@@ -1,4 +1,5 @@
-import { resolve } from "node:path";
+import { localModel } from "../../job/hub.node.ts";
+import { placedModel } from "../../job/load.node.ts";
 import { sampleText } from "../../job/sample.ts";
 import { openTuned } from "../../job/tuned.ts";
 import type { Command } from "../command.ts";
@@ -39,7 +40,9 @@ export const generate: Command = {
       signal,
     };
     onInterrupt(() => {});
-    const { model, tokenizer, attached, params, base } = await openTuned(resolve(terminal.cwd, path));
+    const { model, tokenizer, attached, params, base } = await openTuned(
+      await localModel(placedModel(path, terminal.cwd)),
+    );
     const source = flags.has("base")
       ? { model, tokenizer, attached: [], weights: model.weights }
       : { model, tokenizer, attached, weights: new Map([...base, ...params]) };

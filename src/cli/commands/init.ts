@@ -1,14 +1,16 @@
-import { mkdir, readFile, stat, writeFile } from "node:fs/promises";
+import { mkdir, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, relative, resolve } from "node:path";
 import { cancel, intro, outro, select, text } from "@clack/prompts";
 import { stringify } from "yaml";
 import { readRecords } from "../../data/files.node.ts";
-import { TributaryError } from "../../errors.ts";
+import { openFolder } from "../../formats/files.node.ts";
 import { checkJob } from "../../job/check.ts";
 import { type TypedFlag, withFlags } from "../../job/flags.ts";
+import { localData, localModel } from "../../job/hub.node.ts";
+import { placedModel } from "../../job/load.node.ts";
 import { valueAt } from "../../job/schema-node.ts";
-import { strategyEntries } from "../../job/strategies.ts";
-import { describeModel } from "../../models/load.ts";
+import { describeModel, openModel } from "../../models/load.ts";
+import { strategyEntries, usualStrategy } from "../../strategies/catalogue/entries.ts";
 import type { Command } from "../command.ts";
 import { interrupted, usageError } from "../exit.ts";
 import { quoted } from "../progress/footer.ts";
@@ -77,7 +79,10 @@ async function questions(typed: readonly TypedFlag[]): Promise<TypedFlag[]> {
   if (!given("model")) {
     answer(
       "model",
-      await text({ message: "Folder of the base model (Hugging Face layout)", validate: required }),
+      await text({
+        message: "Base model: a folder in Hugging Face layout, a .gguf file, or org/name of the hub",
+        validate: required,
+      }),
     );
   }
   if (!given("data.path")) {
@@ -92,7 +97,7 @@ async function questions(typed: readonly TypedFlag[]): Promise<TypedFlag[]> {
       label: name,
       hint: schema.description ?? "",
     }));
-    answer("strategy.name", await select({ message: "Strategy", options, initialValue: "fedit" }));
+    answer("strategy.name", await select({ message: "Strategy", options, initialValue: usualStrategy }));
   }
   if (!given("partition.kind") && !given("partition.clients")) {
     answer(
@@ -118,7 +123,7 @@ async function skeleton(flags: readonly TypedFlag[], cwd: string): Promise<objec
     throw usageError(
       `init: got no ${missing.join(" and no ")}, expected them as flags where there is no terminal to ask on`,
     );
-  const task = given("task") ?? (await taskOf(resolve(cwd, model ?? "")));
+  const task = given("task") ?? (await taskOf(await localModel(placedModel(model ?? "", cwd))));
   const kind = given("partition.kind") ?? "iid";
   return {
     schema: 1,
@@ -133,33 +138,33 @@ async function skeleton(flags: readonly TypedFlag[], cwd: string): Promise<objec
     data: { path: data, maxLength: 256 },
     partition: kind === "iid" ? { kind, clients: 4 } : { kind },
     adapter: { kind: "lora", rank: 8, alpha: 16, target: "all-linear" },
-    strategy: { name: "fedit" },
+    strategy: { name: usualStrategy },
     local: { optimizer: { name: "adamw", learningRate: 5e-4 }, epochs: 1, batchSize: 8 },
     rounds: 8,
     seed: 0,
   };
 }
 
-async function taskOf(folder: string): Promise<string> {
-  const json = await readFile(resolve(folder, "config.json"), "utf8").catch((cause: unknown) => {
-    throw new TributaryError(
-      "missing-file",
-      `${folder}: has no config.json; give a model folder in Hugging Face layout`,
-      { cause },
-    );
-  });
-  const { task } = describeModel(JSON.parse(json));
+async function taskOf(model: string): Promise<string> {
+  const { json } = await openModel(await openFolder(model));
+  const { task } = describeModel(json);
   return task === "embeddings" ? "sequence-classification" : task;
 }
 
 async function checkPaths(raw: unknown, cwd: string): Promise<void> {
   const paths = valueAt(raw, ["data", "path"]);
   for (const path of Array.isArray(paths) ? paths : [paths])
-    await readRecords(resolve(cwd, String(path)), { dropMalformed: true });
+    await readRecords(
+      await localData(String(path).startsWith("hf://") ? String(path) : resolve(cwd, String(path))),
+      {
+        dropMalformed: true,
+      },
+    );
 }
 
 function relativePaths(raw: unknown, cwd: string, folder: string): unknown {
-  const moved = (path: string): string => relative(folder, resolve(cwd, path)) || ".";
+  const moved = (path: string): string =>
+    placedModel(path, cwd).startsWith("hf://") ? path : relative(folder, resolve(cwd, path)) || ".";
   const flagsOf = (keys: readonly string[]): TypedFlag[] => {
     const value = valueAt(raw, keys);
     const texts = (Array.isArray(value) ? value : [value]).filter((item) => typeof item === "string");

@@ -1,16 +1,20 @@
 import { readdir, readFile, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
-import { extensions, readRecords } from "../../data/files.node.ts";
+import { holdsRecords, readRecords } from "../../data/files.node.ts";
+import { imageText } from "../../data/images/pixels.ts";
 import { TributaryError } from "../../errors.ts";
 import type { ByteSource } from "../../formats/byte-source.ts";
 import { fileSource, openFolder } from "../../formats/files.node.ts";
+import { isGgufName, openGguf } from "../../formats/gguf/gguf.ts";
 import { rankOf, readPeftAdapter, scalingOf } from "../../formats/peft.ts";
-import { openCheckpoint, openSafetensors, type TensorFile } from "../../formats/safetensors.ts";
+import { openSafetensors, type TensorFile } from "../../formats/safetensors.ts";
+import { assemble } from "../../job/assemble.ts";
 import { isSpent } from "../../job/budget.ts";
-import { readResolvedJob, resolvedJobName } from "../../job/load.node.ts";
+import { loadJob, readResolvedJob, resolvedJobName } from "../../job/load.node.ts";
+import { freeMemory, memoryLines, precisionPlans } from "../../job/memory-plan.node.ts";
 import { readRounds, runFiles } from "../../job/run-files.node.ts";
 import { bytes, count } from "../../job/units.ts";
-import { describeModel } from "../../models/load.ts";
+import { describeModel, openModel } from "../../models/load.ts";
 import { sizeOf } from "../../tensor/tensor.ts";
 import type { Command } from "../command.ts";
 import { numberFlag } from "../number-flag.ts";
@@ -29,29 +33,87 @@ interface Finding {
 /** `tributary inspect`. */
 export const inspect: Command = {
   name: "inspect",
-  summary: "what is in a model, an adapter, a run, a safetensors file or a data file",
-  usage: "FILE|DIR",
+  summary: "what is in a model, an adapter, a run, a safetensors or GGUF file, or a data file",
+  usage: "FILE|DIR [--plan [--job JOB]]",
   arguments: [1, 1],
-  flags: [{ name: "limit", value: "N", description: "most tensors or records shown (default: 40)" }],
+  flags: [
+    { name: "limit", value: "N", description: "most tensors or records shown (default: 40)" },
+    { name: "plan", description: "the memory that training this model needs, before it starts" },
+    { name: "job", value: "JOB", description: "plan for this job, and for the data that it names" },
+    {
+      name: "batch-size",
+      value: "N",
+      description: "examples of a batch in a plan without a job (default: 8)",
+    },
+    { name: "max-length", value: "N", description: "tokens of an example in such a plan (default: 512)" },
+  ],
   examples: [
     ["tributary inspect model.safetensors", "names, shapes and dtypes"],
+    ["tributary inspect model.gguf", "metadata, names, shapes and block types"],
+    ["tributary inspect model.gguf --plan", "memory of training in each base precision"],
     ["tributary inspect runs/my-job", "rounds, measurements and traffic of a run"],
     ["tributary inspect train.jsonl --json", "fields and number of records, for a machine"],
   ],
   async run({ positionals: [path = ""], flags }, { terminal, json }) {
     const limit = numberFlag(flags, "limit", { fallback: 40, minimum: 1, whole: true });
     const full = resolve(terminal.cwd, path);
-    const found = await finding(full, limit);
+    const found = flags.has("plan")
+      ? await planFinding(full, flags, terminal.cwd)
+      : await finding(full, limit);
     if (json) terminal.out(`${JSON.stringify({ path: full, kind: found.kind, ...found.json })}\n`);
     else terminal.out(lines([terminal.style.heading(`${path}: ${found.kind}`), ...found.lines]));
   },
 };
+
+/** The memory of training a model: as a job says, or by adapters of rank 8 in each precision. */
+async function planFinding(path: string, flags: ReadonlyMap<string, string>, cwd: string): Promise<Finding> {
+  const jobPath = flags.get("job");
+  if (jobPath !== undefined) {
+    const { job } = await loadJob({ path: jobPath, flags: [{ path: "model", texts: [path] }], cwd });
+    const { memory, plan } = await assemble(job);
+    return {
+      kind: `memory of the job ${job.name}`,
+      json: { precision: job.basePrecision ?? "float32", memory, plan },
+      lines: [`base ${job.basePrecision ?? "float32"}, ${plan.why}`, "", ...memoryLines(memory)],
+    };
+  }
+  const rows = numberFlag(flags, "batch-size", { fallback: 8, minimum: 1, whole: true });
+  const length = numberFlag(flags, "max-length", { fallback: 512, minimum: 2, whole: true });
+  const plans = await precisionPlans(path, { rows, length });
+  const columns = plans.map(({ precision }) => ({ title: precision, align: "right" as const }));
+  const row = (name: string, part: (plan: (typeof plans)[number]) => number): string[] => [
+    name,
+    ...plans.map((plan) => bytes(part(plan))),
+  ];
+  return {
+    kind: "memory of training by LoRA of rank 8 on all linear layers",
+    json: { batch: { rows, length }, plans, free: freeMemory() },
+    lines: [
+      `batches of ${rows} x ${length} tokens, all of them labelled; --batch-size, --max-length or --job for others`,
+      "",
+      ...table(
+        [{ title: "" }, ...columns],
+        [
+          row("weights", ({ memory }) => memory.weights),
+          row("adapter", ({ memory }) => memory.adapter),
+          row("optimizer state", ({ memory }) => memory.optimizer),
+          row("activations", ({ memory }) => memory.activations),
+          row("program", ({ memory }) => memory.runtime),
+          row("each worker", ({ memory }) => memory.total),
+        ],
+      ),
+      "",
+      `${bytes(freeMemory())} are free here`,
+    ],
+  };
+}
 
 async function finding(path: string, limit: number): Promise<Finding> {
   const found = await stat(path).catch((cause: unknown) => {
     throw new TributaryError("missing-file", `${path}: no such file or folder; correct the path`, { cause });
   });
   if (!found.isDirectory()) {
+    if (isGgufName(path)) return ggufFinding(path, found.size, limit);
     if (path.endsWith(".safetensors"))
       return tensorsFinding(await openSafetensors(await fileSource(path), basename(path)), found.size, limit);
     return dataFinding(path, limit);
@@ -59,13 +121,8 @@ async function finding(path: string, limit: number): Promise<Finding> {
   const names = await readdir(path);
   if (names.includes(resolvedJobName)) return runFinding(path);
   if (names.includes("adapter_config.json")) return adapterFinding(path, limit);
-  if (names.includes("config.json")) return modelFinding(path, limit);
-  if (
-    names.some((name) =>
-      extensions.some((extension) => new RegExp(`\\.${extension}(?:\\.gz)?$`, "i").test(name)),
-    )
-  )
-    return dataFinding(path, limit);
+  if (names.includes("config.json") || names.some(isGgufName)) return modelFinding(path, limit);
+  if (await holdsRecords(path)) return dataFinding(path, limit);
   throw new TributaryError(
     "unknown-folder",
     `${path}: holds no run, adapter, model or data (${names.slice(0, 5).join(", ") || "it is empty"}); give one of those`,
@@ -99,9 +156,8 @@ function tensorsFinding(file: TensorFile, fileBytes: number, limit: number): Fin
 
 async function modelFinding(path: string, limit: number): Promise<Finding> {
   const folder = await openFolder(path);
-  const config: Record<string, unknown> = JSON.parse(await readFile(join(path, "config.json"), "utf8"));
-  const { model, task, config: read } = describeModel(config);
-  const file = await openCheckpoint(folder);
+  const { json, file } = await openModel(folder);
+  const { model, task, config: read } = describeModel(json);
   const tensors = tensorsFinding(file, sizesOf(folder.values()), limit);
   const facts = {
     family: model.type,
@@ -114,6 +170,43 @@ async function modelFinding(path: string, limit: number): Promise<Finding> {
     kind: `${model.type} model`,
     json: { ...facts, ...tensors.json },
     lines: [...factLines(facts), ...tensors.lines],
+  };
+}
+
+async function ggufFinding(path: string, fileBytes: number, limit: number): Promise<Finding> {
+  const gguf = await openGguf(await fileSource(path), basename(path));
+  const tensors = gguf.names.map((name) => {
+    const { type, shape, start, end } = gguf.info(name);
+    return { name, type, shape, bytes: end - start };
+  });
+  const parameters = tensors.reduce((sum, { shape }) => sum + sizeOf(shape), 0);
+  const types = new Map<string, number>();
+  for (const { type, shape } of tensors) types.set(type, (types.get(type) ?? 0) + sizeOf(shape));
+  const metadata = [...gguf.metadata].map(([key, value]): [string, string | number | boolean] => {
+    if (value.type === "array") return [key, `${value.values.length} ${value.of}s`];
+    return [key, typeof value.value === "bigint" ? String(value.value) : value.value];
+  });
+  return {
+    kind: `GGUF ${gguf.version}`,
+    json: { parameters, bytes: fileBytes, metadata: Object.fromEntries(metadata), tensors },
+    lines: [
+      `${count(tensors.length)} tensors, ${size(parameters)} parameters, ${bytes(fileBytes)}`,
+      [...types].map(([type, values]) => `${type} ${size(values)}`).join(", "),
+      "",
+      ...factLines(
+        Object.fromEntries(
+          metadata.map(([key, value]) => [key, clipped(String(value).replaceAll(/\s+/g, " "), 80)]),
+        ),
+      ),
+      "",
+      ...table(
+        [{ title: "tensor" }, { title: "type" }, { title: "shape" }, { title: "bytes", align: "right" }],
+        tensors
+          .slice(0, limit)
+          .map((each) => [each.name, each.type, `[${each.shape.join(", ")}]`, bytes(each.bytes)]),
+      ),
+      ...more(tensors.length, limit, "tensors"),
+    ],
   };
 }
 
@@ -225,12 +318,12 @@ async function dataFinding(path: string, limit: number): Promise<Finding> {
   const fields = new Map<string, { records: number; distinct: Set<string>; example: string; kind: string }>();
   for (const record of rows) {
     for (const [field, value] of Object.entries(record)) {
-      const text = typeof value === "string" ? value : (JSON.stringify(value) ?? "");
+      const text = typeof value === "string" ? value : (imageText(value) ?? JSON.stringify(value) ?? "");
       const known = fields.get(field) ?? {
         records: 0,
         distinct: new Set(),
         example: text,
-        kind: Array.isArray(value) ? "list" : typeof value,
+        kind: imageText(value) !== undefined ? "image" : Array.isArray(value) ? "list" : typeof value,
       };
       known.records++;
       if (known.distinct.size <= 1000) known.distinct.add(text.slice(0, 100));

@@ -9,6 +9,7 @@ import {
   nearestMethod,
 } from "../../job/methods.ts";
 import { bytes, count } from "../../job/units.ts";
+import { plainMean } from "../../strategies/catalogue/entries.ts";
 import type { Command, CommandContext, ParsedArgs } from "../command.ts";
 import { usageError } from "../exit.ts";
 import { clipped, hanging, wrapped } from "../progress/format.ts";
@@ -148,15 +149,15 @@ async function showCosts(
 ): Promise<void> {
   onInterrupt(() => {});
   const { job } = await loadJob({ path, flags: typed, cwd: terminal.cwd });
-  const { model, silos, perRound, base } = await assemble({
+  const { model, weights, silos, perRound, base } = await assemble({
     ...job,
     // The silos of all methods are those of the job, also where its own pools them.
-    strategy: { name: "fedavg", weighting: "samples" },
+    strategy: plainMean,
     updates: { packing: { kind: "none" }, precision: "float32" },
   });
   const options = {
     job,
-    model,
+    model: { ...model, weights: await weights() },
     clients: silos.map((silo) => ({ id: silo.name, numExamples: silo.examples.length })),
     perRound,
     fullBytes: base.bytes,
@@ -164,7 +165,10 @@ async function showCosts(
   };
   const shapes = costShapes(options);
   const found: (MethodCost | NoCost)[] = [];
-  const sizes = widths(columns, [["fedex-lora-keep-local"]]);
+  const sizes = widths(
+    columns,
+    allMethods().map(({ name: method }) => [method]),
+  );
   if (!json) terminal.out(lines(costHead(shapes, sizes)));
   for (const cost of methodCosts(options)) {
     found.push(cost);

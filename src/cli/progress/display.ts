@@ -1,5 +1,6 @@
 import { isSpent } from "../../job/budget.ts";
 import type { JobEvent } from "../../job/events.ts";
+import { bytes } from "../../job/units.ts";
 import { footerLines } from "./footer.ts";
 import { clipped, duration } from "./format.ts";
 import { headerLines } from "./header.ts";
@@ -44,6 +45,14 @@ export function eventLines(
   switch (event.type) {
     case "started":
       return headerLines(event.header, { style, cwd, ...(live ? { width: columns } : {}) });
+    case "fetching":
+      return event.done === event.total
+        ? [
+            style.quiet(
+              clipped(`${" ".repeat(7)}fetched ${event.name}, ${bytes(event.total)}`, live ? columns : 1000),
+            ),
+          ]
+        : [];
     case "resumed":
       return [
         continuedLine(event, state, style),

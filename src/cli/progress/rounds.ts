@@ -104,9 +104,13 @@ export function currentLine(state: ProgressState, now: number, width: number): s
 
 /** What goes on between rounds, on one line. */
 export function phaseLine({ phase }: ProgressState, now: number, width: number): string {
-  return phase === undefined
-    ? ""
-    : clipped(`${" ".repeat(7)}${phase.what}, ${duration(now - phase.since)}`, width);
+  if (phase === undefined) return "";
+  const spent = now - phase.since;
+  if (phase.fetched === undefined) return clipped(`${" ".repeat(7)}${phase.what}, ${duration(spent)}`, width);
+  const { first, done, total } = phase.fetched;
+  const left = done > first ? `, ${duration((spent * (total - done)) / (done - first))} left` : "";
+  const share = bar(total > 0 ? done / total : 1, 16);
+  return clipped(`${" ".repeat(7)}${share} ${bytes(done)} of ${bytes(total)}${left}, ${phase.what}`, width);
 }
 
 /** Who is training, on one line. */

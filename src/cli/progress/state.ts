@@ -21,6 +21,14 @@ export interface CurrentRound {
   readonly since: number;
 }
 
+/** What goes on between rounds, and since when in seconds of the display's clock. */
+export interface Phase {
+  readonly what: string;
+  readonly since: number;
+  /** Bytes that were there at its begin, that are there now, and all, where it fetches something. */
+  readonly fetched?: { readonly first: number; readonly done: number; readonly total: number };
+}
+
 /** What a display knows of a run. */
 export interface ProgressState {
   readonly header?: RunHeader;
@@ -28,8 +36,7 @@ export interface ProgressState {
   /** Held-out measurements by round, from 0. */
   readonly evaluations: ReadonlyMap<number, Readonly<Record<string, number>>>;
   readonly current?: CurrentRound;
-  /** What goes on between rounds, and since when in seconds of the display's clock. */
-  readonly phase?: { readonly what: string; readonly since: number };
+  readonly phase?: Phase;
   /** The first round that this process saw opened, and when. */
   readonly began?: { readonly round: number; readonly at: number };
 }
@@ -40,6 +47,13 @@ export const noProgress: ProgressState = { rounds: [], evaluations: new Map() };
 /** What a display knows after an event that reached it at `now` seconds. */
 export function progressed(state: ProgressState, event: JobEvent, now: number): ProgressState {
   switch (event.type) {
+    case "fetching": {
+      const { done, total, name } = event;
+      const what = `fetching ${name}`;
+      const began = state.phase?.what === what ? state.phase : { since: now };
+      const first = "fetched" in began ? (began.fetched?.first ?? done) : done;
+      return { ...state, phase: { what, since: began.since, fetched: { first, done, total } } };
+    }
     case "started":
       return withPhase({ ...state, header: event.header }, "starting the workers", now);
     case "resumed":

@@ -1,37 +1,37 @@
 import { z } from "zod";
-import type { Strategy } from "../federation/strategy.ts";
-import { ceLora } from "../strategies/ce-lora.ts";
-import { centralized } from "../strategies/centralized.ts";
-import { coordinateMedian } from "../strategies/coordinate-median.ts";
-import { fedAvg } from "../strategies/fedavg.ts";
-import { fedAvgM } from "../strategies/fedavgm.ts";
-import { fedBuff } from "../strategies/fedbuff.ts";
-import { fedexLora, fedexLoraKeepLocal, fedexLoraReinit } from "../strategies/fedex-lora.ts";
-import { fedFtg } from "../strategies/fedftg.ts";
-import { fedHm } from "../strategies/fedhm.ts";
-import { fedIt } from "../strategies/fedit.ts";
-import { fedlease } from "../strategies/fedlease.ts";
-import { fedLoru } from "../strategies/fedloru.ts";
-import { fedAdagrad, fedAdam, fedYogi } from "../strategies/fedopt.ts";
-import { fedProx } from "../strategies/fedprox.ts";
-import { fedsaLora, fedsaVera } from "../strategies/fedsa-lora.ts";
-import { ffaLora } from "../strategies/ffa-lora.ts";
-import { flTac } from "../strategies/fl-tac.ts";
-import { flasc, flascAdamw } from "../strategies/flasc.ts";
-import { flexLora } from "../strategies/flexlora.ts";
-import { flora } from "../strategies/flora.ts";
-import { frLora } from "../strategies/frlora.ts";
-import { fsLora } from "../strategies/fslora.ts";
-import { geometricMedian } from "../strategies/geometric-median.ts";
-import { hetLora } from "../strategies/hetlora.ts";
-import { krum, multiKrum } from "../strategies/krum.ts";
-import { localOnly } from "../strategies/local-only.ts";
-import { loraFair } from "../strategies/lora-fair.ts";
-import { mFedLoru } from "../strategies/mfedloru.ts";
-import { pFedLoru } from "../strategies/pfedloru.ts";
-import { scaffold } from "../strategies/scaffold.ts";
-import { slora } from "../strategies/slora.ts";
-import { trimmedMean } from "../strategies/trimmed-mean.ts";
+import type { Strategy } from "../../federation/strategy.ts";
+import { ceLora } from "../ce-lora.ts";
+import { centralized } from "../centralized.ts";
+import { coordinateMedian } from "../coordinate-median.ts";
+import { fedAvg } from "../fedavg.ts";
+import { fedAvgM } from "../fedavgm.ts";
+import { fedBuff } from "../fedbuff.ts";
+import { fedexLora, fedexLoraKeepLocal, fedexLoraReinit } from "../fedex-lora.ts";
+import { fedFtg } from "../fedftg.ts";
+import { fedHm } from "../fedhm.ts";
+import { fedIt } from "../fedit.ts";
+import { fedlease } from "../fedlease.ts";
+import { fedLoru } from "../fedloru.ts";
+import { fedAdagrad, fedAdam, fedYogi } from "../fedopt.ts";
+import { fedProx } from "../fedprox.ts";
+import { fedsaLora, fedsaVera } from "../fedsa-lora.ts";
+import { ffaLora } from "../ffa-lora.ts";
+import { flTac } from "../fl-tac.ts";
+import { flasc, flascAdamw } from "../flasc.ts";
+import { flexLora } from "../flexlora.ts";
+import { flora } from "../flora.ts";
+import { frLora } from "../frlora.ts";
+import { fsLora } from "../fslora.ts";
+import { geometricMedian } from "../geometric-median.ts";
+import { hetLora } from "../hetlora.ts";
+import { krum, multiKrum } from "../krum.ts";
+import { localOnly } from "../local-only.ts";
+import { loraFair } from "../lora-fair.ts";
+import { mFedLoru } from "../mfedloru.ts";
+import { pFedLoru } from "../pfedloru.ts";
+import { scaffold } from "../scaffold.ts";
+import { slora } from "../slora.ts";
+import { trimmedMean } from "../trimmed-mean.ts";
 import {
   clustered,
   controlled,
@@ -57,17 +57,22 @@ import {
   unequal,
   vectors,
 } from "./closed-forms.ts";
-import type { StrategyJob } from "./job.ts";
 import { everything, type Traffic, wholePairs } from "./traffic.ts";
 
 type NamedOptions = z.ZodObject<{ readonly name: z.ZodLiteral<string> }, z.core.$strict>;
+
+/** A strategy by its name, with its options beside the name: as jobs write it. */
+export interface NamedStrategy {
+  readonly name: string;
+  readonly [option: string]: string | number | boolean | undefined;
+}
 
 /** A strategy as a job names it. */
 export interface StrategyEntry {
   readonly name: string;
   /** The name and the options, with their defaults. */
   readonly schema: NamedOptions;
-  make(options: StrategyJob): Strategy;
+  make(options: NamedStrategy): Strategy;
   /** Its page in docs/methods. */
   readonly page: string;
   /** What the clients train where a job asks for LoRA. */
@@ -79,7 +84,7 @@ export interface StrategyEntry {
   /** The optimizer that it is made for; absent where any will do. */
   readonly optimizer?: "sgd" | "galore-adamw";
   /** What travels and what the server keeps, in closed form. */
-  traffic(options: StrategyJob): Traffic;
+  traffic(options: NamedStrategy): Traffic;
 }
 
 /** What is known of a strategy beside its algorithm. */
@@ -553,7 +558,7 @@ export const strategyEntries: readonly StrategyEntry[] = [
 ];
 
 /** The strategy of a checked job. */
-export function strategyOf(job: StrategyJob): Strategy {
+export function strategyOf(job: NamedStrategy): Strategy {
   const found = strategyEntries.find(({ name }) => name === job.name);
   if (found === undefined) {
     throw new RangeError(
@@ -561,6 +566,21 @@ export function strategyOf(job: StrategyJob): Strategy {
     );
   }
   return found.make(job);
+}
+
+/** The mean of whatever clients train, weights or adapters. */
+export const plainMean: NamedStrategy = { name: "fedavg", weighting: "samples" };
+
+/** What a job begins with where nobody chose: the mean of the factors of low-rank adapters. */
+export const usualStrategy = "fedit";
+
+/** Names of some strategies that fit, in the order of the catalogue. */
+export function strategiesWhere(fits: (strategy: Strategy) => boolean): string[] {
+  const fitting = strategyEntries.filter(({ name, make, example }) => {
+    const strategy = make({ name, ...example });
+    return !strategy.declares.centralized && !strategy.declares.isolated && fits(strategy);
+  });
+  return fitting.slice(0, 4).map(({ name }) => name);
 }
 
 /** A list that is dealt in turn, or values by name. */

@@ -1,4 +1,4 @@
-import type { Params } from "../tensor/params.ts";
+import type { Params } from "../../tensor/params.ts";
 
 /** What the closed forms of a method depend on: the shapes of a job, one client of it, and what the run has drawn. */
 export interface Sizes {

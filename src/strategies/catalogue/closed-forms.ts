@@ -1,5 +1,5 @@
-import { select } from "../tensor/params.ts";
-import { placesBytes } from "../tensor/places.ts";
+import { select } from "../../tensor/params.ts";
+import { placesBytes } from "../../tensor/places.ts";
 import {
   besideScalars,
   type ClosedForm,

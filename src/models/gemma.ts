@@ -1,0 +1,91 @@
+import { add, mul } from "../graph/ops.ts";
+import type { Value } from "../graph/value.ts";
+import { embedding } from "../nn/embedding.ts";
+import { gatedMlp } from "../nn/gated-mlp.ts";
+import { linear } from "../nn/linear.ts";
+import { offsetRmsNorm } from "../nn/norm.ts";
+import type { Scope } from "../nn/scope.ts";
+import { activation, configReader, refuseForeign } from "./config.ts";
+import {
+  attendHeads,
+  attentionTensors,
+  type DecoderConfig,
+  decoder,
+  decoderParameters,
+  everyLayer,
+  gatedMlpTensors,
+  type LayerContext,
+  type LayerOutput,
+  projectHeads,
+  readDecoder,
+  runLayers,
+} from "./decoder.ts";
+import type { Model, TokenInputs } from "./model.ts";
+import { offsetRmsNormTensors } from "./parameters.ts";
+import { ropeOptions } from "./rope-config.ts";
+
+export interface GemmaConfig extends DecoderConfig {
+  readonly hiddenAct: string;
+  readonly attentionBias: boolean;
+}
+
+/**
+ * Gemma: embeddings scaled by sqrt(D), norms with weights around 0, heads of a width of their own, tanh GELU.
+ *
+ * Gemma Team, 2024. https://arxiv.org/abs/2403.08295
+ */
+export const gemma: Model<GemmaConfig, TokenInputs> = {
+  ...decoder,
+  type: "gemma",
+  className: "Gemma",
+
+  config(json) {
+    const read = configReader("gemma", json);
+    refuseForeign(read);
+    read.only("use_bidirectional_attention", false);
+    const shape = readDecoder(read, json, { rmsNormEps: 1e-6, tieWordEmbeddings: true, headDim: 256 });
+    const named = read.string("hidden_act", "gelu_pytorch_tanh");
+    const config = {
+      ...shape,
+      views: everyLayer(shape, { rope: ropeOptions(read, shape) }),
+      // The first releases say "gelu" and were trained with its tanh form.
+      hiddenAct: named === "gelu" ? "gelu_pytorch_tanh" : named,
+      attentionBias: read.boolean("attention_bias", false),
+    };
+    read.finish();
+    return config;
+  },
+
+  parameters: (config, task) =>
+    decoderParameters(
+      config,
+      task,
+      (layer) => [
+        ...offsetRmsNormTensors(`${layer}.input_layernorm`, config.hiddenSize),
+        ...attentionTensors(`${layer}.self_attn`, config, { bias: config.attentionBias }),
+        ...offsetRmsNormTensors(`${layer}.post_attention_layernorm`, config.hiddenSize),
+        ...gatedMlpTensors(`${layer}.mlp`, config),
+      ],
+      offsetRmsNormTensors,
+    ),
+
+  hidden(w, inputs, config) {
+    const embedded = scaledEmbedding(w.at("model.embed_tokens"), inputs.inputIds, config);
+    const { states, present } = runLayers(w.at("model.layers"), embedded, inputs, config, block);
+    return { states: offsetRmsNorm(w.at("model.norm"), states, config.rmsNormEps), present };
+  },
+};
+
+/** Embedded tokens, as large as the states that the layers add to them. */
+export function scaledEmbedding(w: Scope, ids: Value, { hiddenSize }: DecoderConfig): Value {
+  return mul(embedding(w, ids), Math.sqrt(hiddenSize)); // [B, T, D]
+}
+
+function block(w: Scope, x: Value, context: LayerContext, config: GemmaConfig): LayerOutput {
+  const self = w.at("self_attn");
+  const h = offsetRmsNorm(w.at("input_layernorm"), x, config.rmsNormEps);
+  const { mixed, present } = attendHeads(projectHeads(self, h, config), context);
+  const attended = add(x, linear(self.at("o_proj"), mixed));
+  const normed = offsetRmsNorm(w.at("post_attention_layernorm"), attended, config.rmsNormEps);
+  return { states: add(attended, gatedMlp(w.at("mlp"), normed, activation(config.hiddenAct))), present };
+}
