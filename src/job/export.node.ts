@@ -125,7 +125,7 @@ async function probe({ model, attached, base, params }: TunedModel, merged: Para
     const session = await runtime.openSession(graph);
     try {
       const empty = openCache(cache, { rows: 1, expected: tokens.length });
-      const rows = await decode(session, weights, empty, { tokens: [tokens], logitsAt: "last" });
+      const rows = await decode(session, weights, empty, [tokens]);
       return rows.flatMap((row) => Array.from(row));
     } finally {
       await session.dispose();

@@ -10,7 +10,7 @@ export const runtime: Runtime = {
   name: "onnxruntime-node",
   version: env.versions.node ?? env.versions.common,
   devices,
-  async openSession(graph, { device = "cpu", threads = 1 }: SessionOptions = {}) {
+  async openSession(graph, { device = "cpu", threads = 1, keepsMemory = true }: SessionOptions = {}) {
     if (!devices.includes(device)) {
       throw new TributaryError(
         "device-absent",
@@ -26,6 +26,7 @@ export const runtime: Runtime = {
         graphOptimizationLevel: "all",
         // The pattern is one more block beside what the first run has taken: a third of the memory, for no speed.
         enableMemPattern: false,
+        enableCpuMemArena: keepsMemory,
         logSeverityLevel: 3,
       });
       return wrapSession(session, Tensor, { device, threads });

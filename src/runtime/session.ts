@@ -8,6 +8,11 @@ export interface SessionOptions {
   readonly device?: Device;
   /** Threads inside one operator. Default 1, which makes results independent of the machine's load. */
   readonly threads?: number;
+  /**
+   * Whether the memory of one run is kept for the next. Default: true, which is faster. Without it a session that rests takes
+   * no room beside another that works.
+   */
+  readonly keepsMemory?: boolean;
 }
 
 /** A compiled graph. It owns its buffers; `dispose` frees them. */

@@ -76,7 +76,8 @@ export function createWorkerHost({ post, loadBase }: WorkerHostOptions): (reques
     if (!found) throw new Error(`worker: no graph is registered as "${name}"`);
     const bytes = found instanceof Uint8Array ? found : found[part === "forward" ? "step" : part];
     if (!bytes) throw new Error(`worker: the graphs "${name}" have no part "${part}"`);
-    const opened = runtime.openSession(bytes, options);
+    // Evaluations come between rounds: their memory would lie beside that of the steps.
+    const opened = runtime.openSession(bytes, { ...options, keepsMemory: part !== "forward" });
     sessions.set(key, opened);
     return opened;
   };

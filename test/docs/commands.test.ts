@@ -46,7 +46,7 @@ const proofs: Readonly<Record<string, Proof>> = {
     prints: /"bench":"aggregate","method":"flexlora"/,
     extra: "--method flexlora --layers 1 --clients 2 --rank 2 --dense 32",
   },
-  "npm run bench -- step --model smollm2 --batch 4 --length 512 --threads 1 --steps 1 --recompute layers": {
+  "npm run bench -- step --model smollm2 --batch 4 --length 512 --threads 1 --steps 2 --recompute layers": {
     covered: "test/bench/bench.test.ts",
   },
   "npm run bench -- step --model presidents --threads 1 --recompute cheap": {

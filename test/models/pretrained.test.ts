@@ -9,6 +9,7 @@ import { modelInputs, taskLoss, taskOutput } from "../../src/models/task.ts";
 import type { Params } from "../../src/tensor/params.ts";
 import { type Tensor, tensor } from "../../src/tensor/tensor.ts";
 import { generate, traceDecoder } from "../../src/train/generate.ts";
+import { generateBatch } from "../../src/train/generate-batch.ts";
 import { encode } from "../../src/train/step.ts";
 import { farthest } from "../nn/evaluate.ts";
 import { shared } from "../shared.ts";
@@ -142,5 +143,22 @@ describe.skipIf(shared === undefined)("stories260K (skipped without its folder)"
     await session.dispose();
     expect(ids).toEqual(greedy.ids);
     expect(farthest(logProbs, greedy.logprobs)).toBeLessThan(1e-4);
+  });
+
+  it("writes them in a batch of prompts of other lengths", async () => {
+    const { greedy } = expectedOf<Expected>("stories260K");
+    const loaded = await loadModel(await openFolder(`${shared}/models/stories260K`));
+    const { graph, ...decoder } = traceDecoder(loaded);
+    const session = await runtime.openSession(graph);
+    const known = [...greedy.promptIds, ...greedy.ids];
+    const lengths = [greedy.promptIds.length, greedy.promptIds.length + 9, greedy.promptIds.length + 2];
+    const prompts = lengths.map((length) => known.slice(0, length));
+    const options = { prompts, maxTokens: greedy.ids.length };
+    const made = await generateBatch(decoder, session, loaded.weights, options);
+    await session.dispose();
+    for (const [i, prompt] of prompts.entries()) {
+      const text = [...prompt, ...(made[i] ?? [])];
+      expect(text.slice(0, known.length)).toEqual(known);
+    }
   });
 });

@@ -60,14 +60,11 @@ async function run(outputs: ReadonlyMap<string, Value>, feeds: Params): Promise<
 }
 
 function farthest(a: Tensor | undefined, b: Tensor | undefined): number {
-  const [x, y] = [a ?? float32([1], [Number.NaN]), b ?? float32([1], [Number.NaN])].map(
-    (value) => convert(value, "float64").data,
-  );
-  const most = y?.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0) ?? 1;
-  return (x ?? []).reduce(
-    (far, value, i) => Math.max(far, Math.abs(value - (y?.[i] ?? Number.NaN)) / most),
-    0,
-  );
+  const values = (tensor: Tensor | undefined): number[] =>
+    Array.from(convert(tensor ?? float32([1], [Number.NaN]), "float64").data);
+  const [x, y] = [values(a), values(b)];
+  const most = y.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0);
+  return x.reduce((far, value, i) => Math.max(far, Math.abs(value - (y[i] ?? Number.NaN)) / most), 0);
 }
 
 /** A product, one with a bias, the weight itself, and the gradient of the input through all of them. */
