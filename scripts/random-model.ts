@@ -40,6 +40,7 @@ const { values, positionals } = parseArgs({
   options: {
     dtype: { type: "string", default: "bfloat16" },
     layers: { type: "string", default: String(tinyLlama.num_hidden_layers) },
+    vocabulary: { type: "string", default: String(tinyLlama.vocab_size) },
     seed: { type: "string", default: "0" },
     tokenizer: {
       type: "string",
@@ -51,14 +52,19 @@ const [folder] = positionals;
 const { dtype } = values;
 if (folder === undefined || (dtype !== "bfloat16" && dtype !== "float16" && dtype !== "float32")) {
   throw new Error(
-    "usage: random-model FOLDER [--dtype bfloat16|float16|float32] [--layers N] [--seed N] [--tokenizer FOLDER]",
+    "usage: random-model FOLDER [--dtype bfloat16|float16|float32] [--layers N] [--vocabulary N] [--seed N] [--tokenizer FOLDER]",
   );
 }
 await write(folder, dtype);
 
 /** Writes a model of TinyLlama's layout with random weights, one shard in memory at a time. */
 async function write(target: string, type: "bfloat16" | "float16" | "float32"): Promise<void> {
-  const config = { ...tinyLlama, num_hidden_layers: Number(values.layers), torch_dtype: type };
+  const config = {
+    ...tinyLlama,
+    num_hidden_layers: Number(values.layers),
+    vocab_size: Number(values.vocabulary),
+    torch_dtype: type,
+  };
   const { model, config: read, task } = describeModel(config);
   const parameters = [...model.parameters(read, task)];
   const shards: string[][] = [[]];

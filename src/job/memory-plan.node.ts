@@ -8,7 +8,7 @@ import { findModel } from "../models/load.ts";
 import { type BasePrecision, basePrecisions } from "../models/precision.ts";
 import type { TaskModel } from "../models/task.ts";
 import { adamw } from "../optim/adam.ts";
-import { type BatchShape, type TrainingMemory, trainingMemory } from "../plan/memory.ts";
+import { type BatchShape, PROGRAM_BYTES, type TrainingMemory, trainingMemory } from "../plan/memory.ts";
 import { headModules, type JobAdapter } from "./adapter.ts";
 import type { Job } from "./job.ts";
 import { localOptions } from "./local.ts";
@@ -19,7 +19,7 @@ export interface MemoryPlan {
   /** In each worker. */
   readonly worker: TrainingMemory;
   readonly workers: number;
-  /** All workers together. */
+  /** All workers and the process that they belong to. */
   readonly total: number;
   /** Bytes that this machine has left. */
   readonly free: number;
@@ -32,7 +32,7 @@ export function freeMemory(): number {
 
 /** The memory of a number of workers, beside what is free now. */
 export function memoryPlan(worker: TrainingMemory, workers: number): MemoryPlan {
-  return { worker, workers, total: workers * worker.total, free: freeMemory() };
+  return { worker, workers, total: PROGRAM_BYTES + workers * worker.total, free: freeMemory() };
 }
 
 /** The memory of one worker that trains and evaluates as a job says. */
@@ -95,9 +95,10 @@ export function memoryLines({ worker, workers, total, free }: MemoryPlan): strin
     ["adapter", worker.adapter],
     ["optimizer state", worker.optimizer],
     ["activations", worker.activations],
-    ["program", worker.runtime],
+    ["runtime", worker.runtime],
     ["each worker", worker.total],
-    [`${workers} ${workers === 1 ? "worker" : "workers"}`, total],
+    ["the program", PROGRAM_BYTES],
+    [`${workers} ${workers === 1 ? "worker" : "workers"} in all`, total],
     ["free now", free],
   ] as const;
   return parts.map(([name, size]) => `${name.padEnd(16)}${bytes(size).padStart(10)}`);

@@ -38,16 +38,19 @@ export interface TrainingMemory {
   readonly optimizer: number;
   /** The most that intermediate values take at a time, in a step or in an evaluation. */
   readonly activations: number;
-  /** The program and what ONNX Runtime keeps of compiled graphs. */
+  /** JavaScript, and what ONNX Runtime keeps of compiled graphs. */
   readonly runtime: number;
   readonly total: number;
 }
 
 /**
- * What a worker takes without a model, measured on Linux: its JavaScript, the code of ONNX Runtime and a compiled step of a
- * model of thirty layers.
+ * What a worker takes without a model, measured on Linux: its JavaScript, the code of ONNX Runtime and compiled graphs of a
+ * model of twenty to thirty layers.
  */
 const RUNTIME = 200e6;
+
+/** What the process takes that the workers belong to. */
+export const PROGRAM_BYTES = 200e6;
 
 /** The memory that training needs, from the traced step; no weight is read for it. */
 export function trainingMemory({

@@ -63,6 +63,8 @@ export interface WorkerHostOptions {
 export function createWorkerHost({ post, loadBase }: WorkerHostOptions): (request: Request) => void {
   let base: Params = new Map();
   let options: { device: Device; threads: number } = { device: "cpu", threads: 1 };
+  /** A base in fewer bits is asked for where memory is short. */
+  let isScarce = false;
   const graphs = new Map<string, StepGraphs | Uint8Array>();
   const sessions = new Map<string, Promise<Session>>();
   const running = new Map<number, AbortController>();
@@ -77,7 +79,8 @@ export function createWorkerHost({ post, loadBase }: WorkerHostOptions): (reques
     const bytes = found instanceof Uint8Array ? found : found[part === "forward" ? "step" : part];
     if (!bytes) throw new Error(`worker: the graphs "${name}" have no part "${part}"`);
     // Evaluations come between rounds: their memory would lie beside that of the steps.
-    const opened = runtime.openSession(bytes, { ...options, keepsMemory: part !== "forward" });
+    const keepsMemory = part !== "forward" && !isScarce;
+    const opened = runtime.openSession(bytes, { ...options, keepsMemory });
     sessions.set(key, opened);
     return opened;
   };
@@ -128,6 +131,7 @@ export function createWorkerHost({ post, loadBase }: WorkerHostOptions): (reques
     switch (request.type) {
       case "open":
         options = { device: request.device, threads: request.threads };
+        isScarce = request.base.kind === "folder" && (request.base.precision ?? "float32") !== "float32";
         base = await loadBase(request.base);
         post({
           type: "ready",

@@ -55,6 +55,21 @@ describe("a job", () => {
     );
   });
 
+  it("holds a base that its strategy changes in float32 alone, and four bits on the processor alone", () => {
+    expect(checkJob(rawJob({ basePrecision: "4bit" })).basePrecision).toBe("4bit");
+    for (const basePrecision of ["stored", "4bit"]) {
+      expect(refusal(rawJob({ basePrecision, strategy: { name: "fedex-lora" } }))).toContain(
+        `basePrecision: got ${basePrecision}, expected float32 for the strategy fedex-lora, which changes the base (changesBase); remove basePrecision, or take a strategy such as`,
+      );
+    }
+    expect(refusal(rawJob({ basePrecision: "stored", strategy: { name: "fedhm" } }))).toContain(
+      "changes the base",
+    );
+    expect(refusal(rawJob({ basePrecision: "4bit", device: "webgpu" }))).toContain(
+      "basePrecision: got 4bit on webgpu, expected float32 or stored there",
+    );
+  });
+
   it("names the key that an unknown one is nearest to", () => {
     expect(refusal(rawJob({ roundz: 3 }))).toBe(
       "roundz: got an unknown key with 3, expected a known key; did you mean rounds?",

@@ -15,6 +15,7 @@ import { freeMemory, memoryLines, precisionPlans } from "../../job/memory-plan.n
 import { readRounds, runFiles } from "../../job/run-files.node.ts";
 import { bytes, count } from "../../job/units.ts";
 import { describeModel, openModel } from "../../models/load.ts";
+import { PROGRAM_BYTES } from "../../plan/memory.ts";
 import { sizeOf } from "../../tensor/tensor.ts";
 import type { Command } from "../command.ts";
 import { numberFlag } from "../number-flag.ts";
@@ -98,12 +99,12 @@ async function planFinding(path: string, flags: ReadonlyMap<string, string>, cwd
           row("adapter", ({ memory }) => memory.adapter),
           row("optimizer state", ({ memory }) => memory.optimizer),
           row("activations", ({ memory }) => memory.activations),
-          row("program", ({ memory }) => memory.runtime),
+          row("runtime", ({ memory }) => memory.runtime),
           row("each worker", ({ memory }) => memory.total),
         ],
       ),
       "",
-      `${bytes(freeMemory())} are free here`,
+      `and ${bytes(PROGRAM_BYTES)} for the program; ${bytes(freeMemory())} are free here`,
     ],
   };
 }
