@@ -126,7 +126,10 @@ export async function assemble(job: Job & { readonly out: string }): Promise<Ass
     workers: job.workers === "auto" ? undefined : job.workers,
     threads: job.threads === "auto" ? undefined : job.threads,
   });
-  const memory = memoryPlan(worker, plan.workers);
+  const memory = memoryPlan(worker, {
+    workers: plan.workers,
+    holdsWeights: job.generate !== undefined || metrics.length > 0 || changesWeights(strategy),
+  });
   const short = shortage(memory);
   const fresh = model.initialized.filter((name) => from?.params.has(name) !== true);
   const notes = [

@@ -19,6 +19,8 @@ export interface MemoryPlan {
   /** In each worker. */
   readonly worker: TrainingMemory;
   readonly workers: number;
+  /** The process that the workers belong to; it holds the weights too where it generates, measures answers or changes the base. */
+  readonly program: number;
   /** All workers and the process that they belong to. */
   readonly total: number;
   /** Bytes that this machine has left. */
@@ -31,8 +33,12 @@ export function freeMemory(): number {
 }
 
 /** The memory of a number of workers, beside what is free now. */
-export function memoryPlan(worker: TrainingMemory, workers: number): MemoryPlan {
-  return { worker, workers, total: PROGRAM_BYTES + workers * worker.total, free: freeMemory() };
+export function memoryPlan(
+  worker: TrainingMemory,
+  { workers, holdsWeights }: { readonly workers: number; readonly holdsWeights: boolean },
+): MemoryPlan {
+  const program = PROGRAM_BYTES + (holdsWeights ? worker.weights : 0);
+  return { worker, workers, program, total: program + workers * worker.total, free: freeMemory() };
 }
 
 /** The memory of one worker that trains and evaluates as a job says. */
@@ -89,7 +95,7 @@ function largestBatch(examples: readonly Example[], batchSize: number, task: Job
 }
 
 /** The lines of a plan. */
-export function memoryLines({ worker, workers, total, free }: MemoryPlan): string[] {
+export function memoryLines({ worker, workers, program, total, free }: MemoryPlan): string[] {
   const parts = [
     ["weights", worker.weights],
     ["adapter", worker.adapter],
@@ -97,7 +103,7 @@ export function memoryLines({ worker, workers, total, free }: MemoryPlan): strin
     ["activations", worker.activations],
     ["runtime", worker.runtime],
     ["each worker", worker.total],
-    ["the program", PROGRAM_BYTES],
+    ["the program", program],
     [`${workers} ${workers === 1 ? "worker" : "workers"} in all`, total],
     ["free now", free],
   ] as const;

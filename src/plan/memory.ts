@@ -47,7 +47,7 @@ export interface TrainingMemory {
  * What a worker takes without a model, measured on Linux: its JavaScript, the code of ONNX Runtime and compiled graphs of a
  * model of twenty to thirty layers.
  */
-const RUNTIME = 200e6;
+const RUNTIME = 250e6;
 
 /** What the process takes that the workers belong to. */
 export const PROGRAM_BYTES = 200e6;

@@ -147,6 +147,22 @@ const proofs: Readonly<Record<string, Proof>> = {
     prints: /adapter\.gguf: \d+ tensors/,
   },
   "npx tributary inspect runs/model.gguf": { prints: /llama/ },
+  "npx tributary inspect examples/presidents/base --plan": {
+    prints: /^weights +\d.* MB +\d.* MB +\d.* MB$/m,
+  },
+  "npx tributary inspect examples/presidents/base --plan --job examples/presidents/job.yaml": {
+    prints: /^each worker +\d/m,
+  },
+  "npx tributary run examples/presidents/job.yaml --basePrecision 4bit --quick --out runs/four-bit": {
+    prints: /^adapter: .*runs\/four-bit\/adapter/m,
+    extra: short,
+  },
+  "npx tributary export merged runs/four-bit --out runs/four-bit-merged": { prints: /model\.safetensors/ },
+  "npx tsx --conditions=@tributary/source scripts/random-model.ts DIR": {
+    prints: /^model-00001-of-00001\.safetensors$/m,
+    extra: "--layers 1 --vocabulary 64 --dtype float16",
+    filled: ["DIR", "runs/random"],
+  },
   "npx tributary eval runs/quick --limit 32": { prints: /perplexity/ },
   "npx tributary inspect runs/quick": { prints: /^rounds +2 of 2/m },
 

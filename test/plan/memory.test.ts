@@ -50,8 +50,13 @@ describe("the memory of training", () => {
 
   it("that is not there is said, with what would help", async () => {
     const worker = await planned("float32");
-    expect(shortage(memoryPlan(worker, 1))).toBeUndefined();
-    const plan = { worker, workers: 3, total: 3 * worker.total, free: 2 * worker.total };
+    const fitting = memoryPlan(worker, { workers: 1, holdsWeights: true });
+    expect(fitting.total).toBe(fitting.program + worker.total);
+    expect(fitting.program - memoryPlan(worker, { workers: 1, holdsWeights: false }).program).toBe(
+      worker.weights,
+    );
+    expect(shortage(fitting)).toBeUndefined();
+    const plan = { ...fitting, workers: 3, total: 3 * worker.total, free: 2 * worker.total };
     expect(shortage(plan)).toMatch(
       /^memory: 3 workers need about .* are free; set workers: 1, take a smaller/,
     );
