@@ -305,7 +305,7 @@ function term(coefficient: number, params: Params, module: string): LowRankTerm 
 }
 
 function minus(x: Factor, y: Matrix): Matrix {
-  const data = new Float64Array(x.data);
-  for (let i = 0; i < data.length; i++) data[i] = data[i]! - y.data[i]!;
+  const data = y.data.slice();
+  for (let i = 0; i < data.length; i++) data[i] = x.data[i]! - data[i]!;
   return { rows: y.rows, cols: y.cols, data };
 }
