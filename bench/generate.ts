@@ -1,11 +1,13 @@
-import { runtime } from "#ort";
 import { openFolder } from "../src/formats/files.node.ts";
+import type { Activations } from "../src/graph/ops/blocks.ts";
 import { describeModel, loadModel } from "../src/models/load.ts";
+import type { BasePrecision } from "../src/models/precision.ts";
 import { randomWeights } from "../src/models/random-weights.ts";
 import type { TaskModel } from "../src/models/task.ts";
 import type { Params } from "../src/tensor/params.ts";
-import { generate, traceDecoder } from "../src/train/generate.ts";
+import { generate } from "../src/train/generate.ts";
 import { generateBatch } from "../src/train/generate-batch.ts";
+import { openDecoder } from "../src/train/open-decoder.ts";
 import { shapes } from "./step.ts";
 
 export interface GenerateBenchOptions {
@@ -20,6 +22,10 @@ export interface GenerateBenchOptions {
   /** New tokens of each row after the first. Default: 128. */
   readonly tokens?: number | undefined;
   readonly threads?: number | undefined;
+  /** How the weights are held. Default: "float32". */
+  readonly precision?: BasePrecision | undefined;
+  /** As in `tributary generate`. Default: "int8". */
+  readonly activations?: Activations | undefined;
 }
 
 export interface GenerateFigures {
@@ -27,6 +33,8 @@ export interface GenerateFigures {
   readonly model: string;
   readonly batch: number;
   readonly threads: number;
+  readonly precision: BasePrecision;
+  readonly activations: Activations;
   readonly promptTokens: number;
   /** Until the first new token. */
   readonly promptSeconds: number;
@@ -39,8 +47,15 @@ export interface GenerateFigures {
   readonly peakMB: number;
 }
 
-async function open(model: string): Promise<TaskModel & { readonly weights: Params }> {
-  if (model !== "smollm2") return loadModel(await openFolder(model), { task: "causal-lm" });
+async function open(
+  model: string,
+  precision: BasePrecision,
+): Promise<TaskModel & { readonly weights: Params }> {
+  if (model !== "smollm2") return loadModel(await openFolder(model), { task: "causal-lm", precision });
+  if (precision !== "float32")
+    throw new RangeError(
+      `bench: got precision ${precision} for random weights, expected float32, or the file of a model`,
+    );
   const described = describeModel(shapes.smollm2.json, { task: "causal-lm" });
   return { ...described, weights: randomWeights(described, 1) };
 }
@@ -53,11 +68,13 @@ export async function benchGenerate({
   tokens = 128,
   threads = 2,
   prompt: given,
+  precision = "float32",
+  activations = "int8",
 }: GenerateBenchOptions): Promise<GenerateFigures> {
-  const { weights, ...taskModel } = await open(model);
+  const { weights, ...taskModel } = await open(model, precision);
   const opening = performance.now();
-  const decoder = traceDecoder(taskModel);
-  const session = await runtime.openSession(decoder.graph, { threads });
+  const packed = { blocks: weights, activations };
+  const { session, ...decoder } = await openDecoder(taskModel, [], { packed, threads });
   const openSeconds = (performance.now() - opening) / 1000;
   const { vocabSize } = taskModel.config;
   const prompts = Array.from({ length: batch }, (_, row) =>
@@ -90,6 +107,8 @@ export async function benchGenerate({
     model,
     batch,
     threads,
+    precision,
+    activations,
     promptTokens: (given ?? only).length,
     promptSeconds: (first - begun) / 1000,
     newTokens: tokens,

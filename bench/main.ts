@@ -1,7 +1,9 @@
 import { cpus, totalmem } from "node:os";
 import { parseArgs } from "node:util";
 import { runtime } from "#ort";
+import type { Activations } from "../src/graph/ops/blocks.ts";
 import type { RecomputeLevel } from "../src/graph/passes/recompute.ts";
+import type { BasePrecision } from "../src/models/precision.ts";
 import { type AggregateMethod, benchAggregate, LLAMA_7B, measureDense, measureLapack } from "./aggregate.ts";
 import { benchStoredAggregate } from "./aggregate-stored.ts";
 import { benchBeside } from "./beside.ts";
@@ -21,6 +23,8 @@ const { positionals, values } = parseArgs({
     recompute: { type: "string" },
     tokens: { type: "string" },
     prompt: { type: "string" },
+    precision: { type: "string" },
+    activations: { type: "string" },
     folder: { type: "string" },
     data: { type: "string" },
     examples: { type: "string" },
@@ -93,6 +97,8 @@ if (values.beside !== undefined) {
       length: number(values.length),
       tokens: number(values.tokens),
       prompt: values.prompt?.split(",").map(Number),
+      precision: values.precision as BasePrecision | undefined,
+      activations: values.activations as Activations | undefined,
       threads: number(values.threads),
     });
     console.log(JSON.stringify({ ...figures, ...machine }));

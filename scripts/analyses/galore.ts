@@ -21,14 +21,14 @@ interface Setting {
   readonly changes: Readonly<Record<string, unknown>>;
 }
 
-const upProjections = { adapter: { kind: "dense", target: ["up_proj"] }, rounds: 3, clientsPerRound: 4 };
+const upProjections = { adapter: { kind: "dense", target: ["up_proj"] }, rounds: 4, clientsPerRound: 6 };
 const everything = {
   adapter: { kind: "dense", target: "all" },
   strategy: { name: "centralized" },
   clientsPerRound: 1,
   rounds: 1,
 };
-const federated = { steps: 8, batchSize: 4, clipNorm: 1 };
+const federated = { steps: 4, batchSize: 8, clipNorm: 1 };
 const pooled = { steps: 48, batchSize: 4, clipNorm: 1 };
 const settings: readonly Setting[] = [
   {
@@ -37,7 +37,7 @@ const settings: readonly Setting[] = [
     changes: {
       ...upProjections,
       strategy: { name: "fedavg" },
-      local: { ...federated, optimizer: adamw(8e-3) },
+      local: { ...federated, optimizer: adamw(1.2e-2) },
     },
   },
   {
@@ -46,7 +46,7 @@ const settings: readonly Setting[] = [
     changes: {
       ...upProjections,
       strategy: { name: "fedftg" },
-      local: { ...federated, optimizer: galore(8e-2, 40, 8) },
+      local: { ...federated, optimizer: galore(1.2e-1, 40, 8) },
     },
   },
   {

@@ -421,7 +421,7 @@ async function* greedyLines({ name, loaded, meta }: Case, greedy: Greedy): Async
   const options = { prompt: greedy.prompt, maxTokens: greedy.generated.length };
   for await (const token of generate(decoder, session, loaded.weights, options)) {
     ids.push(token.id);
-    logProbs.push(token.logProb);
+    logProbs.push(token.logProb());
   }
   await session.dispose();
   const vector = (values: readonly number[]): Tensor => ({

@@ -10,9 +10,11 @@ import { exportRun } from "./commands/export.ts";
 import { generate } from "./commands/generate.ts";
 import { init } from "./commands/init.ts";
 import { inspect } from "./commands/inspect.ts";
+import { join } from "./commands/join.ts";
 import { methods } from "./commands/methods.ts";
 import { report } from "./commands/report.ts";
 import { run } from "./commands/run.ts";
+import { serve } from "./commands/serve.ts";
 import { sweep } from "./commands/sweep.ts";
 import { verify } from "./commands/verify.ts";
 import { version } from "./commands/version.ts";
@@ -24,6 +26,8 @@ import { lines, type Terminal } from "./terminal.ts";
 const commands: readonly Command[] = [
   run,
   sweep,
+  serve,
+  join,
   evaluate,
   generate,
   exportRun,

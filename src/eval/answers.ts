@@ -1,8 +1,7 @@
-import { runtime } from "#ort";
 import { TributaryError } from "../errors.ts";
 import type { TextCase } from "../metrics/bleu.ts";
-import { traceDecoder } from "../train/generate.ts";
 import { generateBatch } from "../train/generate-batch.ts";
+import { openDecoder } from "../train/open-decoder.ts";
 import type { EvaluatedModel, Found, PassOptions } from "./model.ts";
 import type { Prompt } from "./prompts.ts";
 
@@ -15,20 +14,21 @@ export interface AnswerOptions extends PassOptions {
 
 /** Greedy answers to prompts, in batches of like length from the longest; texts are without white space at their ends. */
 export async function* answers(
-  { model, tokenizer, attached, base, params, threads = 1 }: EvaluatedModel,
+  { model, tokenizer, attached, base, params, threads = 1, activations }: EvaluatedModel,
   prompts: readonly Prompt[],
   { batchSize, maxTokens, stop = [], signal, onProgress = () => {} }: AnswerOptions,
 ): AsyncGenerator<Found<TextCase>> {
-  const decoder = traceDecoder(model, attached, params);
   const weights = new Map([...base, ...params]);
   const longest = prompts.reduce((most, { inputIds }) => Math.max(most, inputIds.length), 0);
-  if (longest > decoder.maxPositions) {
+  const { maxPositions } = model.config;
+  if (longest > maxPositions) {
     throw new TributaryError(
       "no-examples",
-      `answers: a prompt has ${longest} tokens, the model ${decoder.maxPositions} positions; cut the prompts`,
+      `answers: a prompt has ${longest} tokens, the model ${maxPositions} positions; cut the prompts`,
     );
   }
-  const session = await runtime.openSession(decoder.graph, { threads });
+  const packed = activations && { blocks: base, activations };
+  const { session, ...decoder } = await openDecoder(model, attached, { further: params, packed, threads });
   const order = prompts
     .map((_, i) => i)
     .sort((a, b) => (prompts[b]?.inputIds.length ?? 0) - (prompts[a]?.inputIds.length ?? 0) || a - b);

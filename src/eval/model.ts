@@ -1,5 +1,6 @@
 import type { AttachedAdapter } from "../adapters/adapter.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
+import type { Activations } from "../graph/ops/blocks.ts";
 import type { TaskModel } from "../models/task.ts";
 import type { Params } from "../tensor/params.ts";
 
@@ -13,6 +14,11 @@ export interface EvaluatedModel {
   readonly params: Params;
   /** Threads of an operator. Default: 1. */
   readonly threads?: number;
+  /**
+   * Packs blocks of the base for answers and rounds what they are multiplied with; without it they are fed, which takes less
+   * room and longer.
+   */
+  readonly activations?: Activations;
 }
 
 export interface PassOptions {

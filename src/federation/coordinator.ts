@@ -57,6 +57,10 @@ export interface RunState {
   /** Held-out measurements by round, from 0. */
   readonly evaluations: ReadonlyMap<number, RoundEvaluated>;
   readonly ended?: RunEnded;
+  /** Whether an operator holds the run: nothing is lent and no round opens; a stopped run ends with what it has. */
+  readonly halted?: "paused" | "stopped";
+  /** Clients that take part no more. */
+  readonly revoked: ReadonlySet<string>;
 }
 
 /** The state before the first event. */
@@ -69,6 +73,7 @@ export const emptyRun: RunState = {
   rounds: [],
   bases: [],
   evaluations: new Map(),
+  revoked: new Set(),
 };
 
 /** Leases of one assignment before its client is given up. */
@@ -181,6 +186,16 @@ function apply(state: RunState, event: EventBody): RunState {
       };
     case "run-ended":
       return { ...state, ended: event };
+    case "run-paused":
+      return { ...state, halted: "paused" };
+    case "run-stopped":
+      return { ...state, halted: "stopped" };
+    case "run-resumed": {
+      const { halted: _, ...rest } = state;
+      return rest;
+    }
+    case "client-revoked":
+      return { ...state, revoked: new Set([...state.revoked, event.client]) };
   }
 }
 
@@ -194,7 +209,19 @@ export type Command =
       readonly why: FailReason;
       readonly elapsedMs: number;
     }
-  | { readonly type: "deadline"; readonly elapsedMs: number }
+  /** The time of the round is over; or all that it still waits for are away. */
+  | { readonly type: "end"; readonly why: "deadline" | "departed"; readonly elapsedMs: number }
+  /** Asks for the answer to a submission that may have been given before; causes nothing. */
+  | { readonly type: "repeat"; readonly assignment: AssignmentRef; readonly submission: string }
+  /** An operator takes a client out of the run. */
+  | {
+      readonly type: "revoke";
+      readonly client: string;
+      readonly reason: string;
+      readonly elapsedMs: number;
+    }
+  /** An operator stops the run; an open round fails. */
+  | { readonly type: "stop"; readonly elapsedMs: number }
   | { readonly type: "record"; readonly events: readonly EventBody[] };
 
 /** What follows from a command: events to commit, and the answer to give once they are. */
@@ -233,12 +260,57 @@ export function decide(state: RunState, command: Command): Decision {
         elapsedMs: command.elapsedMs,
       });
     }
-    case "deadline": {
+    case "end": {
       const { open } = state;
       if (!open || open.closed) return { events: [] };
-      return { events: [ending(open, "deadline", command.elapsedMs)] };
+      if (command.why === "departed" && open.accepted.size < open.opened.quorum) return { events: [] };
+      return { events: [ending(open, command.why, command.elapsedMs)] };
+    }
+    case "repeat": {
+      const { assignment, submission } = command;
+      const earlier = openFor(state, assignment)?.accepted.get(assignment.client);
+      return earlier?.submission === submission
+        ? { events: [], receipt: { status: "accepted", submission } }
+        : { events: [] };
+    }
+    case "revoke":
+      return decideRevoke(state, command);
+    case "stop": {
+      const { open } = state;
+      const collecting = open !== undefined && !open.closed;
+      return {
+        events: [
+          ...(state.halted === "stopped" ? [] : [{ type: "run-stopped" } as const]),
+          ...(collecting ? [failed(open, "an operator stopped the run", command.elapsedMs)] : []),
+        ],
+      };
     }
   }
+}
+
+function decideRevoke(
+  state: RunState,
+  { client, reason, elapsedMs }: Extract<Command, { type: "revoke" }>,
+): Decision {
+  if (state.revoked.has(client)) return { events: [] };
+  const revoked: EventBody = { type: "client-revoked", client, reason };
+  const { open } = state;
+  const expected =
+    open?.opened.cohort.includes(client) && !open.accepted.has(client) && !open.dropped.has(client);
+  if (!open || open.closed || !expected) return { events: [revoked] };
+  const { round } = open.opened;
+  const assignment = open.leases.get(client)?.assignment ?? "";
+  const ended = {
+    type: "assignment-ended",
+    round,
+    client,
+    assignment,
+    code: "revoked",
+    reason,
+    elapsedMs,
+  } as const;
+  const { events } = closing(state, ended);
+  return { events: [revoked, ...events] };
 }
 
 function decideSubmit(state: RunState, submission: UpdateAccepted | UpdateRejected): Decision {
@@ -285,20 +357,22 @@ function closing(state: RunState, event: UpdateAccepted | UpdateRejected | Assig
 
 /** The event that ends the collection: closed with a quorum, failed without. */
 function ending(open: OpenRound, why: RoundClosed["why"], elapsedMs: number): EventBody {
-  const { round, attempt, quorum, cohort } = open.opened;
+  const { round, quorum, cohort } = open.opened;
   if (open.accepted.size >= quorum) {
     return { type: "round-closed", round, accepted: [...open.accepted.keys()].sort(byText), why, elapsedMs };
   }
   const reasons = [...open.dropped.values()].map(({ client, code }) => `${client}: ${code}`);
   const more = reasons.length > 8 ? ` and ${reasons.length - 8} more` : "";
   const named = reasons.length > 0 ? ` (${reasons.slice(0, 8).join(", ")}${more})` : "";
-  return {
-    type: "round-failed",
-    round,
-    attempt,
-    reason: `${open.accepted.size} of ${cohort.length} updates, the quorum is ${quorum}${why === "deadline" ? ", the deadline is past" : ""}${named}`,
+  return failed(
+    open,
+    `${open.accepted.size} of ${cohort.length} updates, the quorum is ${quorum}${why === "deadline" ? ", the deadline is past" : ""}${named}`,
     elapsedMs,
-  };
+  );
+}
+
+function failed({ opened: { round, attempt } }: OpenRound, reason: string, elapsedMs: number): EventBody {
+  return { type: "round-failed", round, attempt, reason, elapsedMs };
 }
 
 /** `lastAsked` after the open round. */
@@ -333,6 +407,7 @@ export type Step =
   | { readonly kind: "evaluate"; readonly round: number }
   | { readonly kind: "open"; readonly round: number; readonly attempt: number }
   | { readonly kind: "collect"; readonly open: OpenRound }
+  | { readonly kind: "wait" }
   | { readonly kind: "fold"; readonly open: OpenRound; readonly closed: RoundClosed }
   | { readonly kind: "end" }
   | { readonly kind: "done" };
@@ -348,7 +423,8 @@ export function nextStep(
   if (open) return open.closed ? { kind: "fold", open, closed: open.closed } : { kind: "collect", open };
   if (evaluates && !state.evaluations.has(checkpoint.round))
     return { kind: "evaluate", round: checkpoint.round };
-  if (checkpoint.round < rounds)
+  if (state.halted === "paused") return { kind: "wait" };
+  if (checkpoint.round < rounds && state.halted === undefined)
     return { kind: "open", round: checkpoint.round + 1, attempt: state.failedAttempts + 1 };
   return state.ended?.round === checkpoint.round ? { kind: "done" } : { kind: "end" };
 }

@@ -1,9 +1,9 @@
 import type { Params } from "../tensor/params.ts";
-import { admit } from "./admission.ts";
+import { type AdmissionOptions, admit, admitStored, refuseManifest, type Verdict } from "./admission.ts";
 import { type BaseChain, catchUp, countScalars } from "./base-chain.ts";
 import { bell } from "./bell.ts";
 import type { BlobStore } from "./blob-store.ts";
-import { isWaiting, type OpenRound, type RunState } from "./coordinator.ts";
+import { decide, isWaiting, type OpenRound, type RunState } from "./coordinator.ts";
 import { type Digest, sha256Text } from "./digest.ts";
 import type { Env } from "./env.ts";
 import type { RunEvent } from "./events.ts";
@@ -11,8 +11,26 @@ import { type Fold, foldFor } from "./fold.ts";
 import type { UpdateAccepted, UpdateRejected } from "./journal.ts";
 import type { Ledger } from "./ledger.ts";
 import { type ClientHalf, clientHalf, uploadPlan } from "./local-rule.ts";
-import { type ClientMemory, joinUpdate, openMemory, putSealed, sealMemory, sealUpdate } from "./manifest.ts";
-import type { Assignment, AssignmentRef, ClientUpdate, Receipt, Work } from "./message.ts";
+import {
+  type ClientMemory,
+  joinUpdate,
+  openMemory,
+  open as openPayload,
+  putSealed,
+  sealMemory,
+  sealUpdate,
+  splitUpdate,
+  streamOf,
+} from "./manifest.ts";
+import type {
+  Assignment,
+  AssignmentRef,
+  ClientUpdate,
+  Incomplete,
+  Receipt,
+  StoredUpdate,
+  Work,
+} from "./message.ts";
 import { type PlanEntry, planBytes, planOf } from "./plan.ts";
 import type { ClientRef, Payload, RoundContext, StateTree, Strategy } from "./strategy.ts";
 import type { ClientTransport } from "./transport.ts";
@@ -35,15 +53,31 @@ export interface DoorOptions<State extends StateTree> {
   /** Milliseconds without progress after which a lease ends. */
   readonly leaseMs: number;
   readonly maxNorm: number;
+  /** Milliseconds that a round with its quorum waits for clients on other machines that are away; absent: clients are in this process. */
+  readonly graceMs?: number;
   readonly onEvent: (event: RunEvent) => void;
 }
 
+/** What clients on other machines reach through a wire. */
+export interface RemoteDoor extends ClientTransport {
+  /** Takes in an update whose tensors the client put into the store. Resolves after the journal commit. */
+  submitStored(assignment: AssignmentRef, update: StoredUpdate): Promise<Receipt | Incomplete>;
+  /** Notes that a client has come or gone. Going ends nothing by itself: a round that has its quorum waits for it a little. */
+  note(client: string, presence: "here" | "away"): void;
+}
+
 /** The coordinator's side of the client transport: lends assignments, checks updates, takes them in. */
-export interface Door<State extends StateTree> extends ClientTransport {
+export interface Door<State extends StateTree> extends RemoteDoor {
   /** Collects the updates of the open round until it is closed or failed; gives the fold of what was accepted. */
   collect(state: State, chain: BaseChain, signal: AbortSignal): Promise<Fold<State>>;
   /** What a client makes of a state: where it would start the next round. */
   half(state: State, client: FederatedClient, context: RoundContext): Promise<ClientHalf>;
+  /** Time that the open round has been collecting; 0 where none is. */
+  elapsed(): number;
+  /** Wakes whoever waits at the door: an operator has changed the run. */
+  wake(): void;
+  /** Resolves at the next change. */
+  changed(signal: AbortSignal): Promise<void>;
   /** Forgets what no client remembers any more. */
   prune(memories: ReadonlySet<Digest>): void;
 }
@@ -55,11 +89,13 @@ interface Lending<State extends StateTree> {
   readonly context: RoundContext;
   readonly state: State;
   readonly chain: BaseChain;
-  /** Assignments given out by this process, with the time of their last progress. */
+  /** Assignments given out by this process or found open at its start, with the time of their last progress. */
   readonly inHand: Map<string, { readonly id: string; seen: number; readonly prepared?: Prepared }>;
   readonly busy: Set<Promise<unknown>>;
   /** What is expected of each layout of payloads. */
   readonly plans: Map<string, PlanEntry[]>;
+  /** When this process began to collect. */
+  readonly since: number;
   elapsed(): number;
 }
 
@@ -69,6 +105,16 @@ interface Collection<State extends StateTree> extends Lending<State> {
   /** Place in the cohort from which the next client is looked for, counted on over its end. */
   turn: number;
 }
+
+/** What the journal says of a delivered update. */
+type Delivered = Pick<UpdateAccepted, "numExamples" | "loss" | "bytes"> & {
+  readonly digest: Digest;
+  readonly memory?: Digest;
+  readonly metrics?: Readonly<Record<string, number>>;
+};
+
+/** Bytes up to which a stored update is read as a whole. */
+const AT_ONCE = 64 * 2 ** 20;
 
 interface Prepared {
   readonly payload: Payload;
@@ -86,16 +132,21 @@ export function openDoor<State extends StateTree>({
   env,
   leaseMs,
   maxNorm,
+  graceMs = Number.POSITIVE_INFINITY,
   onEvent,
 }: DoorOptions<State>): Door<State> {
   const changed = bell();
+  const remote = graceMs !== Number.POSITIVE_INFINITY;
   const remembered = new Map<Digest, ClientMemory>();
+  /** When each client was last seen to go; absent while it is here, and before it first came. */
+  const away = new Map<string, number>();
+  const here = new Set<string>();
   let collection: Collection<State> | undefined;
   let closed = false;
 
   async function memoryOf(client: string): Promise<ClientMemory> {
     const digest = ledger.state.memories.get(client);
-    if (digest === undefined) return {};
+    if (digest === undefined || remote) return {};
     return remembered.get(digest) ?? (blobs ? openMemory(blobs, digest) : {});
   }
 
@@ -119,12 +170,21 @@ export function openDoor<State extends StateTree>({
     return plan;
   }
 
-  /** The next client of the round that nobody works for, marked as in hand. */
-  function take(current: Collection<State>): string | undefined {
-    const { open } = ledger.state;
+  /** The next client of the round that nobody works for, or `asked` if the round has work for it, marked as in hand. */
+  function take(current: Collection<State>, asked: string | undefined): string | undefined {
+    const { open, halted } = ledger.state;
     if (!open || open.closed || open.opened !== current.opened) return undefined;
+    if (asked !== undefined) {
+      const held = open.leases.has(asked);
+      if (!held && (halted || !open.opened.cohort.includes(asked) || !isWaiting(open, asked)))
+        return undefined;
+      if (!held && current.inHand.has(asked)) return undefined;
+      const { id = "", prepared } = current.inHand.get(asked) ?? {};
+      current.inHand.set(asked, { id, seen: env.monotonic(), ...(prepared && { prepared }) });
+      return asked;
+    }
     const orphan = [...open.leases.keys()].find((client) => !current.inHand.has(client));
-    const client = orphan ?? nextWaiting(current, open);
+    const client = orphan ?? (halted ? undefined : nextWaiting(current, open));
     if (client !== undefined) current.inHand.set(client, { id: "", seen: env.monotonic() });
     return client;
   }
@@ -135,19 +195,21 @@ export function openDoor<State extends StateTree>({
     const ref = clients.get(client);
     const open = ledger.state.open;
     if (!ref || !open) return undefined;
-    const prepared = await prepare(current, ref);
+    const prepared = current.inHand.get(client)?.prepared ?? (await prepare(current, ref));
     const { payload, kept } = prepared;
     const held = open.leases.get(client);
     const lease = held?.lease ?? (open.expired.get(client) ?? 0) + 1;
     const id =
       held?.assignment ?? (await sha256Text(`${run}|${round}|${attempt}|${lease}|${client}`, env.hash));
-    current.inHand.set(client, { id, seen: env.monotonic(), prepared });
+    // Of clients elsewhere there may be thousands: what they start from is made again when their update is here.
+    current.inHand.set(client, { id, seen: env.monotonic(), ...(!remote && { prepared }) });
     if (!held) {
       const bytes = offline(strategy) ? 0 : payloadBytes(payload) + missedBytes(ledger.state, chain, client);
       const { events } = await ledger.execute({ type: "lease", assignment: { id, round, client }, bytes });
       if (events.length === 0) return undefined;
     }
     onEvent({ type: "client-started", round, client });
+    const memory = ledger.state.memories.get(client);
     const assignment: Assignment = {
       id,
       round,
@@ -159,8 +221,64 @@ export function openDoor<State extends StateTree>({
       ref,
       state: opened.state,
       baseVersion: chain.version,
+      ...(memory !== undefined && { memory }),
     };
     return { assignment, payload, chain, ...kept };
+  }
+
+  /** What is asked of the update of a client. */
+  async function demands(current: Collection<State>, client: FederatedClient): Promise<AdmissionOptions> {
+    const { half } = current.inHand.get(client.id)?.prepared ?? (await prepare(current, client));
+    const { fold } = current.opened;
+    return {
+      plan: planOfUpload(current, half),
+      start: joinUpdate({ params: half.start.params }),
+      maxExamples: client.numExamples,
+      maxNorm,
+      ...(fold.kind === "sum" && { bound: fold.bound }),
+    };
+  }
+
+  /** Commits the verdict on an update, and has it folded where it counts from now on. */
+  async function settle(
+    { run, elapsed }: Collection<State>,
+    ref: AssignmentRef,
+    { digest, bytes, memory, numExamples, loss, metrics = {} }: Delivered,
+    verdict: Verdict,
+    fold: () => void | Promise<void>,
+  ): Promise<Receipt> {
+    const { round, client, id } = ref;
+    const submission = await submissionId(run, ref, digest);
+    const common = {
+      round,
+      client,
+      assignment: id,
+      submission,
+      bytes: offline(strategy) ? 0 : bytes,
+      elapsedMs: elapsed(),
+    };
+    if ("code" in verdict) {
+      const rejected: UpdateRejected = { type: "update-rejected", ...common, ...verdict };
+      const { events, receipt } = await ledger.execute({ type: "submit", submission: rejected });
+      if (events.length > 0) onEvent({ type: "client-dropped", round, client, ...verdict });
+      return receipt ?? { status: "rejected", submission, ...verdict };
+    }
+    const accepted: UpdateAccepted = {
+      type: "update-accepted",
+      ...common,
+      manifest: digest,
+      ...(memory !== undefined && { memory }),
+      numExamples,
+      norm: verdict.norm,
+      loss,
+      metrics: finiteOnly(metrics),
+    };
+    const { events, receipt } = await ledger.execute({ type: "submit", submission: accepted });
+    if (events.length > 0) {
+      await fold();
+      onEvent({ type: "update-accepted", round, client, loss, numExamples, bytes: common.bytes });
+    }
+    return receipt ?? { status: "accepted", submission };
   }
 
   async function takeIn(
@@ -171,86 +289,142 @@ export function openDoor<State extends StateTree>({
     const { opened, run, fold } = current;
     const { round, client } = ref;
     const known = clients.get(client);
-    if (!known) {
-      const submission = await sha256Text(`${ref.id}|unknown`, env.hash);
-      return {
-        status: "rejected",
-        submission,
-        code: "unknown-assignment",
-        reason: `no client ${client} in this run`,
-      };
-    }
-    const { half } = current.inHand.get(client)?.prepared ?? (await prepare(current, known));
+    if (!known) return notOfTheRun(ref);
+    const { numExamples, loss, metrics } = update;
     const tensors = joinUpdate(update);
-    const verdict = admit(
-      { tensors, numExamples: update.numExamples, loss: update.loss },
-      {
-        plan: planOfUpload(current, half),
-        start: joinUpdate({ params: half.start.params }),
-        maxExamples: known.numExamples,
-        maxNorm,
-        ...(opened.fold.kind === "sum" && { bound: opened.fold.bound }),
-      },
-    );
+    const verdict = admit({ tensors, numExamples, loss }, await demands(current, known));
     const head = { run, round, client } as const;
     const sealed = await sealUpdate({ kind: "update", ...head, parent: opened.state }, update, env.hash);
-    const submission = await sha256Text(`${run}|${round}|${client}|${ref.id}|${sealed.digest}`, env.hash);
-    const bytes = offline(strategy) ? 0 : sealed.manifest.bytes;
-    const common = { round, client, assignment: ref.id, submission, bytes, elapsedMs: current.elapsed() };
-    if ("code" in verdict) {
-      const rejected: UpdateRejected = { type: "update-rejected", ...common, ...verdict };
-      const { events, receipt } = await ledger.execute({ type: "submit", submission: rejected });
-      if (events.length > 0) onEvent({ type: "client-dropped", round, client, ...verdict });
-      return receipt ?? { status: "rejected", submission, ...verdict };
-    }
     const kept: ClientMemory = {
       ...(update.memory && { memory: update.memory }),
       ...(update.optimizer && { optimizer: update.optimizer }),
     };
-    const keeps = update.memory !== undefined || update.optimizer !== undefined;
+    const keeps = !("code" in verdict) && (update.memory !== undefined || update.optimizer !== undefined);
     const memory = keeps ? await sealMemory({ kind: "memory", ...head }, kept, env.hash) : undefined;
-    if (blobs) {
-      await putSealed(blobs, sealed);
-      if (memory) await putSealed(blobs, memory);
-    } else if (memory) remembered.set(memory.digest, kept);
-    const accepted: UpdateAccepted = {
-      type: "update-accepted",
-      ...common,
-      manifest: sealed.digest,
-      ...(memory && { memory: memory.digest }),
-      numExamples: update.numExamples,
-      norm: verdict.norm,
-      loss: update.loss,
-      metrics: finiteOnly(update.metrics ?? {}),
-    };
-    const { events, receipt } = await ledger.execute({ type: "submit", submission: accepted });
-    if (events.length > 0) {
-      fold.add({ client: known, numExamples: update.numExamples, ...pick(update) }, sealed.digest);
-      onEvent({
-        type: "update-accepted",
-        round,
-        client,
-        loss: update.loss,
-        numExamples: update.numExamples,
-        bytes,
-      });
+    if (!("code" in verdict)) {
+      if (blobs) {
+        await putSealed(blobs, sealed);
+        if (memory) await putSealed(blobs, memory);
+      } else if (memory) remembered.set(memory.digest, kept);
     }
-    return receipt ?? { status: "accepted", submission };
+    const delivered: Delivered = {
+      digest: sealed.digest,
+      bytes: sealed.manifest.bytes,
+      ...(memory && { memory: memory.digest }),
+      numExamples,
+      loss,
+      ...(metrics && { metrics }),
+    };
+    return settle(current, ref, delivered, verdict, () =>
+      fold.add({ client: known, numExamples, ...pick(update) }, sealed.digest),
+    );
   }
 
-  /** Ends leases without progress, and the round at its deadline. */
+  /** Small updates are read once and stay in memory until they are folded; of large ones a few megabytes at a time. */
+  async function takeInStored(
+    current: Collection<State>,
+    ref: AssignmentRef,
+    update: StoredUpdate,
+  ): Promise<Receipt | Incomplete> {
+    const { run, fold } = current;
+    const known = clients.get(ref.client);
+    if (!known) return notOfTheRun(ref);
+    if (!blobs) throw new RangeError("door: without a store there are no stored updates");
+    const { digest, manifest, memory, numExamples, loss, metrics } = update;
+    const submission = await submissionId(run, ref, digest);
+    const { receipt } = decide(ledger.state, { type: "repeat", assignment: ref, submission });
+    if (receipt) {
+      // What it repeats may not be durable yet.
+      await ledger.execute({ type: "record", events: [] });
+      return receipt;
+    }
+    const missing = await blobs.missing([...new Set(manifest.chunks)]);
+    if (missing.length > 0) return { status: "incomplete", missing };
+    const delivered: Delivered = {
+      digest,
+      bytes: manifest.bytes,
+      ...(memory !== undefined && { memory }),
+      numExamples,
+      loss,
+      ...(metrics && { metrics }),
+    };
+    const wanted = await demands(current, known);
+    const claims = { numExamples, loss };
+    const head = { client: known, numExamples };
+    const refused = refuseManifest(manifest, { run, ...ref }, wanted.plan);
+    if (refused) return settle(current, ref, delivered, refused, () => undefined);
+    if (manifest.bytes > AT_ONCE) {
+      const verdict = await admitStored(streamOf(blobs, manifest), claims, wanted);
+      return settle(current, ref, delivered, verdict, () => fold.addStored(head, digest));
+    }
+    const { params: tensors } = await openPayload(blobs, digest);
+    const verdict = admit({ tensors, ...claims }, wanted);
+    return settle(current, ref, delivered, verdict, () =>
+      fold.add({ ...head, ...splitUpdate(tensors) }, digest),
+    );
+  }
+
+  function submissionId(run: string, { round, client, id }: AssignmentRef, digest: Digest): Promise<Digest> {
+    return sha256Text(`${run}|${round}|${client}|${id}|${digest}`, env.hash);
+  }
+
+  async function notOfTheRun({ id, client }: AssignmentRef): Promise<Receipt> {
+    const submission = await sha256Text(`${id}|unknown`, env.hash);
+    const reason = `no client ${client} in this run`;
+    return { status: "rejected", submission, code: "unknown-assignment", reason };
+  }
+
+  /** Runs the intake of an update of the open round; an assignment of another round is answered by its code. */
+  async function delivering<Answer>(
+    ref: AssignmentRef,
+    take: (current: Collection<State>) => Promise<Answer>,
+  ): Promise<Answer | Receipt> {
+    const current = collection;
+    if (!current || current.opened.round !== ref.round) {
+      const submission = await sha256Text(`${ref.id}|late`, env.hash);
+      const reason = `round ${ref.round} is not open`;
+      return { status: "rejected", submission, code: "round-closed", reason };
+    }
+    const work = take(current);
+    current.busy.add(work);
+    try {
+      return await work;
+    } finally {
+      current.busy.delete(work);
+      if (current.inHand.get(ref.client)?.id === ref.id && !ledger.state.open?.leases.has(ref.client))
+        current.inHand.delete(ref.client);
+      changed.ring();
+    }
+  }
+
+  /** How long a round that has its quorum has waited for clients that are all away; undefined where it waits for others. */
+  function alone({ opened, since }: Collection<State>): number | undefined {
+    const { open } = ledger.state;
+    if (!remote || !open || open.accepted.size < opened.quorum) return undefined;
+    const outstanding = opened.cohort.filter(
+      (client) => !open.accepted.has(client) && !open.dropped.has(client),
+    );
+    if (outstanding.some((client) => here.has(client))) return undefined;
+    const last = Math.max(since, ...outstanding.map((client) => away.get(client) ?? since));
+    return env.monotonic() - last;
+  }
+
+  /** Ends leases without progress, and the round at its deadline or when all that it waits for have been away too long. */
   async function watch(current: Collection<State>, signal: AbortSignal): Promise<void> {
     const { deadlineMs, round } = current.opened;
-    if (deadlineMs === null && leaseMs === Number.POSITIVE_INFINITY) return;
+    if (deadlineMs === null && leaseMs === Number.POSITIVE_INFINITY && !remote) return;
     while (!signal.aborted) {
       const now = env.monotonic();
       const left = deadlineMs === null ? Number.POSITIVE_INFINITY : deadlineMs - current.elapsed();
-      if (left <= 0) {
-        await ledger.execute({ type: "deadline", elapsedMs: current.elapsed() });
+      const waited = alone(current);
+      const patience = waited === undefined ? Number.POSITIVE_INFINITY : graceMs - waited;
+      if (left <= 0 || patience <= 0) {
+        const why = left <= 0 ? "deadline" : "departed";
+        await ledger.execute({ type: "end", why, elapsedMs: current.elapsed() });
         changed.ring();
         return;
       }
-      let soonest = Math.min(left, leaseMs);
+      let soonest = Math.min(left, leaseMs, patience);
       for (const [client, { id, seen }] of current.inHand) {
         const rest = seen + leaseMs - now;
         if (rest > 0) soonest = Math.min(soonest, rest);
@@ -259,16 +433,16 @@ export function openDoor<State extends StateTree>({
           await door.fail({ id, round, client }, { code: "lease-expired", message: why });
         }
       }
-      await env.sleep(soonest, signal).catch(() => undefined);
+      await within(changed.wait, env, soonest, signal);
     }
   }
 
   const door: Door<State> = {
-    async next({ waitMs, signal }) {
+    async next({ client: asked, waitMs, signal }) {
       const end = env.monotonic() + waitMs;
       while (!closed && !signal.aborted) {
         const current = collection;
-        const client = current && take(current);
+        const client = current && take(current, asked);
         if (current && client !== undefined) {
           const work = await lend(current, client);
           if (work) return work;
@@ -277,8 +451,7 @@ export function openDoor<State extends StateTree>({
         }
         const left = end - env.monotonic();
         if (left <= 0) return null;
-        if (left === Number.POSITIVE_INFINITY) await changed.wait(signal);
-        else await within(changed.wait, env, left, signal);
+        await within(changed.wait, env, left, signal);
       }
       return null;
     },
@@ -292,26 +465,14 @@ export function openDoor<State extends StateTree>({
       onEvent({ type: "client-progress", round, client, progress });
       return "continue";
     },
-    async submit(ref, update) {
-      const current = collection;
-      if (!current || current.opened.round !== ref.round) {
-        const submission = await sha256Text(`${ref.id}|late`, env.hash);
-        return {
-          status: "rejected",
-          submission,
-          code: "round-closed",
-          reason: `round ${ref.round} is not open`,
-        };
-      }
-      const work = takeIn(current, ref, update);
-      current.busy.add(work);
-      try {
-        return await work;
-      } finally {
-        current.busy.delete(work);
-        if (current.inHand.get(ref.client)?.id === ref.id) current.inHand.delete(ref.client);
-        changed.ring();
-      }
+    submit: (ref, update) => delivering(ref, (current) => takeIn(current, ref, update)),
+    submitStored: (ref, update) => delivering(ref, (current) => takeInStored(current, ref, update)),
+    note(client, presence) {
+      if (presence === "here") {
+        here.add(client);
+        away.delete(client);
+      } else if (here.delete(client)) away.set(client, env.monotonic());
+      changed.ring();
     },
     async fail(ref, why) {
       const current = collection;
@@ -341,6 +502,7 @@ export function openDoor<State extends StateTree>({
       const common = { opened, run: created.run, context, state, chain, plans: new Map(), inHand: new Map() };
       const unfolded = {
         ...common,
+        since: env.monotonic(),
         busy: new Set<Promise<unknown>>(),
         elapsed: () => env.monotonic() - begun,
       };
@@ -352,6 +514,10 @@ export function openDoor<State extends StateTree>({
         if (known && blobs) await fold.addStored({ client: known, numExamples }, manifest);
       }
       const current: Collection<State> = { ...unfolded, fold, turn: 0 };
+      // Open leases of clients elsewhere are renewed in full: they may be at work.
+      if (remote)
+        for (const [client, { assignment }] of open.leases)
+          current.inHand.set(client, { id: assignment, seen: env.monotonic() });
       collection = current;
       changed.ring();
       const stop = new AbortController();
@@ -373,6 +539,9 @@ export function openDoor<State extends StateTree>({
     async half(state, client, context) {
       return (await prepare({ state, context }, client)).half;
     },
+    elapsed: () => collection?.elapsed() ?? 0,
+    wake: () => changed.ring(),
+    changed: (signal) => changed.wait(signal),
     prune(memories) {
       for (const digest of remembered.keys()) if (!memories.has(digest)) remembered.delete(digest);
     },
@@ -430,6 +599,7 @@ async function within(
   ms: number,
   signal: AbortSignal,
 ): Promise<void> {
+  if (ms === Number.POSITIVE_INFINITY) return wait(signal);
   const stop = new AbortController();
   const either = AbortSignal.any([signal, stop.signal]);
   await Promise.race([wait(either), env.sleep(ms, either).catch(() => undefined)]);

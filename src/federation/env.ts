@@ -20,10 +20,14 @@ export function systemEnv(): Env {
     sleep: (ms, signal) =>
       new Promise((resolve, reject) => {
         if (signal?.aborted) return reject(signal.reason);
-        const timer = setTimeout(() => {
-          signal?.removeEventListener("abort", stop);
-          resolve();
-        }, ms);
+        // Longer timers would fire at once.
+        const timer = setTimeout(
+          () => {
+            signal?.removeEventListener("abort", stop);
+            resolve();
+          },
+          Math.min(ms, 2 ** 31 - 1),
+        );
         const stop = (): void => {
           clearTimeout(timer);
           reject(signal?.reason);

@@ -1,3 +1,4 @@
+import type { CloseReason } from "./journal.ts";
 import type { FailCode, Progress, RejectCode } from "./message.ts";
 import type { Round } from "./round.ts";
 
@@ -46,7 +47,7 @@ export type RunEvent =
       readonly type: "round-closed";
       readonly round: number;
       readonly accepted: readonly string[];
-      readonly why: "target" | "all-answered" | "deadline";
+      readonly why: CloseReason;
     }
   | {
       readonly type: "round-failed";
@@ -62,4 +63,6 @@ export type RunEvent =
       readonly metrics: Readonly<Record<string, number>>;
       readonly seconds: number;
     }
+  /** Nothing goes on until somebody acts. */
+  | { readonly type: "waiting"; readonly why: string }
   | { readonly type: "run-ended"; readonly rounds: number };

@@ -5,9 +5,9 @@ import { type BaseChain, baseChain, extendChain } from "./base-chain.ts";
 import type { BlobStore } from "./blob-store.ts";
 import { canonicalJson } from "./canonical-json.ts";
 import { type ClientTrainer, serveClients } from "./client.ts";
-import { nextStep, type OpenRound, type RunState } from "./coordinator.ts";
+import { type Command, nextStep, type OpenRound, type RunState } from "./coordinator.ts";
 import { type Digest, sha256Text } from "./digest.ts";
-import { type FederatedClient, finiteOnly, openDoor } from "./door.ts";
+import { type FederatedClient, finiteOnly, openDoor, type RemoteDoor } from "./door.ts";
 import { type Env, systemEnv } from "./env.ts";
 import type { RunEvent } from "./events.ts";
 import type { Fold } from "./fold.ts";
@@ -56,13 +56,39 @@ export interface Committed {
   readonly chain: BaseChain;
 }
 
+/** A run that clients and operators reach from outside. */
+export interface HostedRun {
+  readonly run: string;
+  readonly door: RemoteDoor;
+  /** What the journal says. */
+  readonly state: () => RunState;
+  /** Lends nothing more and opens no round until it is resumed; clients at work may deliver. */
+  pause(): Promise<void>;
+  resume(): Promise<void>;
+  /** Ends the run with its last committed round; an open round fails. */
+  stop(): Promise<void>;
+  /** Takes a client out of the run. */
+  revoke(client: string, reason: string): Promise<void>;
+}
+
+/** How a run is opened to clients on other machines. */
+export interface HostOptions {
+  /** Milliseconds that a round with its quorum waits for clients that are all away. */
+  readonly graceMs: number;
+  /** Called once, before the first round. */
+  open(hosted: HostedRun): void;
+}
+
 /** How a federation is run. */
 export interface FederateOptions<State extends StateTree> {
   readonly strategy: Strategy<State>;
   /** Parameters before round 1, drawn at the largest rank of the run. */
   readonly initial: Params;
   readonly clients: readonly FederatedClient[];
-  readonly trainer: ClientTrainer;
+  /** Trains the clients in this process. One of `trainer` and `host`. */
+  readonly trainer?: ClientTrainer;
+  /** Lets clients on other machines in. What they remember stays with them, so the run needs a store for their updates. */
+  readonly host?: HostOptions;
   /** Rounds in all, those of an interrupted run included. */
   readonly rounds: number;
   /** Ends the run before `rounds`: asked with the records of all rounds so far, also those of an interrupted run. */
@@ -111,6 +137,7 @@ export async function* federate<State extends StateTree>(
     strategy,
     initial,
     trainer,
+    host,
     rounds,
     until = () => false,
     seed,
@@ -162,10 +189,15 @@ export async function* federate<State extends StateTree>(
     leaseMs,
     maxNorm,
     onEvent,
+    ...(host && { graceMs: host.graceMs }),
     ...(blobs && { blobs }),
   });
-  const loops = Array.from({ length: concurrency }, () =>
-    serveClients({ transport: door, trainer, strategy, initial, signal }).catch((error) => halt.abort(error)),
+  const loops = Array.from({ length: trainer ? concurrency : 0 }, () =>
+    trainer
+      ? serveClients({ transport: door, trainer, strategy, initial, signal }).catch((error) =>
+          halt.abort(error),
+        )
+      : undefined,
   );
 
   let state: State | undefined;
@@ -175,7 +207,23 @@ export async function* federate<State extends StateTree>(
   const run = ledger.state.created?.run ?? description.slice(0, 16);
   if (ledger.resumedFrom > 0) onEvent(resumption(ledger.state));
 
+  host?.open({
+    run,
+    door,
+    state: () => ledger.state,
+    pause: () => command({ type: "record", events: ledger.state.halted ? [] : [{ type: "run-paused" }] }),
+    resume: () => command({ type: "record", events: ledger.state.halted ? [{ type: "run-resumed" }] : [] }),
+    stop: () => command({ type: "stop", elapsedMs: door.elapsed() }),
+    revoke: (client, reason) => command({ type: "revoke", client, reason, elapsedMs: door.elapsed() }),
+  });
+
   const digest = (bytes: Uint8Array): Digest | Promise<Digest> => env.hash([bytes]);
+
+  /** Carries out what an operator asks for, and wakes whoever waits for it. */
+  async function command(asked: Command): Promise<void> {
+    await ledger.execute(asked);
+    door.wake();
+  }
 
   async function record(events: readonly EventBody[]): Promise<void> {
     await ledger.execute({ type: "record", events });
@@ -315,7 +363,10 @@ export async function* federate<State extends StateTree>(
             round,
             chain,
             global: (client) => strategy.global(at, client),
-            personal: (client) => door.half(at, client, context),
+            personal: (client) => {
+              if (host) throw elsewhere();
+              return door.half(at, client, context);
+            },
           };
           const metrics = finiteOnly((await evaluate?.(committed, signal)) ?? {});
           const seconds = (env.monotonic() - began) / 1000;
@@ -329,8 +380,10 @@ export async function* federate<State extends StateTree>(
           const { round, attempt } = step;
           if (failures >= attempts) throw stopped(round, failures, ledger.state.lastFailure);
           const before = await current();
-          const ids = [...clients.keys()];
-          const cohort = drawCohort({ clients: ids, seed, round, attempt, target, spare });
+          const ids = [...clients.keys()].filter((id) => !ledger.state.revoked.has(id));
+          if (ids.length < quorum) throw tooFew(ids.length, clients.size, quorum);
+          const aim = Math.min(target, ids.length);
+          const cohort = drawCohort({ clients: ids, seed, round, attempt, target: aim, spare });
           const members = cohort.flatMap((id) => clients.get(id) ?? []);
           const [first] = members;
           const context: RoundContext = { round, seed, numClients: clients.size };
@@ -340,7 +393,7 @@ export async function* federate<State extends StateTree>(
             attempt,
             state: ledger.state.checkpoint?.state ?? "",
             cohort,
-            target,
+            target: aim,
             quorum,
             deadlineMs: deadlineMs ?? null,
             fold: first
@@ -353,7 +406,7 @@ export async function* federate<State extends StateTree>(
               : { kind: "all" },
           };
           await record([opened]);
-          onEvent({ type: "round-opened", round, attempt, cohort, target, quorum });
+          onEvent({ type: "round-opened", round, attempt, cohort, target: aim, quorum });
           break;
         }
         case "collect": {
@@ -374,6 +427,11 @@ export async function* federate<State extends StateTree>(
           const made = await closeRound(step.open, step.closed);
           onEvent({ type: "round-committed", round: made });
           if (!evaluate) yield made;
+          break;
+        }
+        case "wait": {
+          onEvent({ type: "waiting", why: "paused by an operator" });
+          await door.changed(signal);
           break;
         }
         case "end": {
@@ -511,6 +569,20 @@ function stopped(round: number, failures: number, reason = "no update was accept
   );
 }
 
+function elsewhere(): TributaryError {
+  return new TributaryError(
+    "not-here",
+    "federate: what clients on other machines remember stays there, so their own models cannot be measured here; measure them where they are",
+  );
+}
+
+function tooFew(left: number, all: number, quorum: number): TributaryError {
+  return new TributaryError(
+    "too-few-clients",
+    `${left} of ${all} clients are left in the run, the quorum is ${quorum}; stop the run, or start another with more clients`,
+  );
+}
+
 function assertSameRun({ created }: RunState, config: Digest, strategy: string): void {
   if (!created || created.config === config) return;
   const what =
@@ -531,9 +603,10 @@ function assertOptions({
   concurrency,
   spare,
   participation,
-}: {
-  readonly clients: readonly FederatedClient[];
-  readonly rounds: number;
+  trainer,
+  host,
+  store,
+}: Pick<FederateOptions<StateTree>, "clients" | "rounds" | "trainer" | "host" | "store"> & {
   readonly target: number;
   readonly quorum: number;
   readonly concurrency: number;
@@ -555,5 +628,8 @@ function assertOptions({
   if (!(quorum >= 1 && quorum <= target)) problems.push(`quorum is ${quorum}, expected 1 to ${target}`);
   if (!(Number.isInteger(concurrency) && concurrency >= 1))
     problems.push(`concurrency is ${concurrency}, expected an integer >= 1`);
+  if ((trainer === undefined) === (host === undefined))
+    problems.push("expected either a trainer or a host for clients elsewhere");
+  if (host && !store) problems.push("clients elsewhere need a store for their updates");
   if (problems.length > 0) throw new RangeError(`federate: ${problems.join("; ")}`);
 }

@@ -9,21 +9,21 @@ import type { Round } from "./round.ts";
 export type Seq = number;
 
 /** One entry of the audit log. */
-export interface JournalEvent {
+export interface JournalEvent<Body = EventBody> {
   readonly seq: Seq;
   /** Digest of the event before; 64 zeros for the first. */
   readonly previousHash: Digest;
   /** Wall time in ISO 8601, for people. */
   readonly at: string;
-  readonly body: EventBody;
+  readonly body: Body;
 }
 
 /** An append-only log. One writer at a time, fenced by the sequence number that it expects. */
-export interface Journal {
+export interface Journal<Body = EventBody> {
   /** Appends all events or none, durable on return. Throws TributaryError `journal-fenced` if `expect` is not the last seq. */
-  append(events: readonly JournalEvent[], expect: Seq): Promise<void>;
+  append(events: readonly JournalEvent<Body>[], expect: Seq): Promise<void>;
   /** The events from `seq` on, in order. */
-  read(from: Seq): AsyncIterable<JournalEvent>;
+  read(from: Seq): AsyncIterable<JournalEvent<Body>>;
 }
 
 /** What a run is; written once. */
@@ -115,13 +115,16 @@ export interface UpdateRejected {
   readonly elapsedMs: number;
 }
 
+/** Why a round takes no more updates: it has all that it aimed at, or all answers, or those that it waits for are away, or its time is over. */
+export type CloseReason = "target" | "all-answered" | "departed" | "deadline";
+
 /** Fixes the set that is folded. */
 export interface RoundClosed {
   readonly type: "round-closed";
   readonly round: number;
   /** In order of client id. */
   readonly accepted: readonly string[];
-  readonly why: "target" | "all-answered" | "deadline";
+  readonly why: CloseReason;
   readonly elapsedMs: number;
 }
 
@@ -166,6 +169,28 @@ export interface RunEnded {
   readonly model: Digest | null;
 }
 
+/** An operator holds the run: nothing is lent and no round opens. */
+export interface RunPaused {
+  readonly type: "run-paused";
+}
+
+/** An operator ends the run before its last round. */
+export interface RunStopped {
+  readonly type: "run-stopped";
+}
+
+/** An operator lets the run go on. */
+export interface RunResumed {
+  readonly type: "run-resumed";
+}
+
+/** A client takes part no more. */
+export interface ClientRevoked {
+  readonly type: "client-revoked";
+  readonly client: string;
+  readonly reason: string;
+}
+
 /** What can happen in a run. */
 export type EventBody =
   | RunCreated
@@ -178,21 +203,25 @@ export type EventBody =
   | CheckpointCommitted
   | RoundEvaluated
   | RoundFailed
-  | RunEnded;
+  | RunEnded
+  | RunPaused
+  | RunStopped
+  | RunResumed
+  | ClientRevoked;
 
 /** The hash before the first event. */
 export const GENESIS: Digest = "0".repeat(64);
 
 /** The digest that the next event carries as `previousHash`. */
-export function eventHash(event: JournalEvent, hash?: Hash): Promise<Digest> {
+export function eventHash(event: JournalEvent<unknown>, hash?: Hash): Promise<Digest> {
   return sha256Text(canonicalJson(event), hash);
 }
 
 /** The events of a journal, checked: sequence numbers without gaps and every hash that of the event before. */
-export async function* readChain(
-  journal: Journal,
+export async function* readChain<Body>(
+  journal: Journal<Body>,
   sha256?: Hash,
-): AsyncGenerator<{ event: JournalEvent; hash: Digest }> {
+): AsyncGenerator<{ event: JournalEvent<Body>; hash: Digest }> {
   let seq = 0;
   let hash = GENESIS;
   for await (const event of journal.read(1)) {

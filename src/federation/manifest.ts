@@ -8,10 +8,13 @@ import { canonicalJson } from "./canonical-json.ts";
 import { type Digest, type Hash, joined, webHash } from "./digest.ts";
 import { type PlanEntry, planOf } from "./plan.ts";
 import { type Json, packState, unpackState } from "./state.ts";
-import type { BaseChange, StateTree } from "./strategy.ts";
+import type { BaseChange, Payload, StateTree } from "./strategy.ts";
 
 /** What a payload is. */
-export type PayloadKind = "state" | "model" | "base" | "update" | "memory";
+export type PayloadKind = (typeof payloadKinds)[number];
+
+/** Everything that travels or is kept as a stream of tensors; a `payload` is what a client receives in a round. */
+export const payloadKinds = ["state", "model", "base", "update", "memory", "payload"] as const;
 
 /** Names a payload: one safetensors stream cut into content-addressed chunks. The digest of its canonical JSON names the payload everywhere. */
 export interface Manifest {
@@ -174,15 +177,40 @@ export async function open(
 }
 
 /** Seals a state of a strategy. */
-export function sealState(head: ManifestHead, state: StateTree, hash?: Hash): Promise<Sealed> {
+export function sealState(
+  head: ManifestHead,
+  state: StateTree,
+  hash?: Hash,
+  chunkSize?: number,
+): Promise<Sealed> {
   const { params, json } = packState(state);
-  return seal(head, params, { json, ...(hash && { hash }) });
+  return seal(head, params, {
+    json,
+    ...(hash && { hash }),
+    ...(chunkSize !== undefined && { chunkSize }),
+  });
 }
 
 /** The state that `sealState` sealed. */
 export async function openState(store: BlobStore, digest: Digest): Promise<StateTree> {
   const { params, json } = await open(store, digest);
   return unpackState({ params, json: json ?? null });
+}
+
+/** Seals what a client receives in a round. */
+export function sealPayload(
+  head: ManifestHead,
+  payload: Payload,
+  hash?: Hash,
+  chunkSize?: number,
+): Promise<Sealed> {
+  return sealState(head, { ...payload }, hash, chunkSize);
+}
+
+/** What `sealPayload` sealed. */
+export async function openPayload(store: BlobStore, digest: Digest): Promise<Payload> {
+  // The digest has vouched for the bytes, which only `sealPayload` writes.
+  return (await openState(store, digest)) as { readonly [key: string]: StateTree } & Payload;
 }
 
 /** Seals the changes of the base that one round made. */
@@ -233,8 +261,12 @@ export function sealUpdate(
   head: ManifestHead,
   update: { readonly params: Params; readonly extra?: Params },
   hash?: Hash,
+  chunkSize?: number,
 ): Promise<Sealed> {
-  return seal(head, joinUpdate(update), hash && { hash });
+  return seal(head, joinUpdate(update), {
+    ...(hash && { hash }),
+    ...(chunkSize !== undefined && { chunkSize }),
+  });
 }
 
 /** Where a tensor of an update may stand in its stream. */

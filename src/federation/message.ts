@@ -1,6 +1,7 @@
 import type { Params } from "../tensor/params.ts";
 import type { BaseChain } from "./base-chain.ts";
 import type { Digest } from "./digest.ts";
+import type { Manifest } from "./manifest.ts";
 import type { ClientRef, Payload, RoundContext } from "./strategy.ts";
 
 /** Names one assignment. */
@@ -22,6 +23,8 @@ export interface Assignment extends AssignmentRef {
   readonly state: Digest;
   /** Version of the base that the client trains on. */
   readonly baseVersion: string;
+  /** Digest of what the client remembers from its last committed round; absent before its first. */
+  readonly memory?: Digest;
 }
 
 /** An assignment with the tensors it needs. */
@@ -51,6 +54,18 @@ export interface ClientUpdate {
   readonly metrics?: Readonly<Record<string, number>>;
 }
 
+/** An update whose tensors lie in the coordinator's store; what the client remembers stays with the client. */
+export interface StoredUpdate {
+  readonly digest: Digest;
+  /** What the digest names. */
+  readonly manifest: Manifest;
+  /** Digest of what the client will remember if the round is committed. */
+  readonly memory?: Digest;
+  readonly numExamples: number;
+  readonly loss: number;
+  readonly metrics?: Readonly<Record<string, number>>;
+}
+
 /** How far a client is; any progress renews its lease. */
 export interface Progress {
   readonly step: number;
@@ -59,10 +74,10 @@ export interface Progress {
 }
 
 /** Why an assignment ended without an update. */
-export type FailCode = (typeof failCodes)[number];
+export type FailCode = (typeof failCodes)[number] | "lease-expired" | "revoked";
 
 /** The codes of errors that a trainer may throw to say what is wrong; any other error is a `client-error`. */
-export const failCodes = ["empty-silo", "loss-not-finite", "client-error", "lease-expired"] as const;
+export const failCodes = ["empty-silo", "loss-not-finite", "client-error"] as const;
 
 /** What a client or the coordinator says of a failed assignment. */
 export interface FailReason {
@@ -71,20 +86,25 @@ export interface FailReason {
 }
 
 /** Why an update was refused. */
-export type RejectCode =
-  | "unknown-assignment"
-  | "round-closed"
-  | "other-body"
-  | "missing-tensor"
-  | "unknown-tensor"
-  | "wrong-dtype"
-  | "wrong-shape"
-  | "not-finite"
-  | "loss-not-finite"
-  | "out-of-bounds"
-  | "norm-bound"
-  | "no-examples"
-  | "too-many-examples";
+export type RejectCode = (typeof rejectCodes)[number];
+
+/** The codes of refusals at the door. */
+export const rejectCodes = [
+  "unknown-assignment",
+  "round-closed",
+  "other-body",
+  "bad-manifest",
+  "missing-tensor",
+  "unknown-tensor",
+  "wrong-dtype",
+  "wrong-shape",
+  "not-finite",
+  "loss-not-finite",
+  "out-of-bounds",
+  "norm-bound",
+  "no-examples",
+  "too-many-examples",
+] as const;
 
 /** The answer to a submitted update; given after the journal commit, the same for the same update. */
 export type Receipt =
@@ -95,3 +115,9 @@ export type Receipt =
       readonly code: RejectCode;
       readonly reason: string;
     };
+
+/** The answer to an update of which the store lacks chunks: put them, then submit again. */
+export interface Incomplete {
+  readonly status: "incomplete";
+  readonly missing: readonly Digest[];
+}

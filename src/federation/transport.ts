@@ -5,8 +5,15 @@ import type { AssignmentRef, ClientUpdate, FailReason, Progress, Receipt, Work }
  * (passed by reference, or as content-addressed chunks that are asked for, verified and resumed) is the transport's business.
  */
 export interface ClientTransport {
-  /** The next assignment for any client behind this transport, lent; null when there is none within `waitMs` or the run is over. */
-  next(options: { readonly waitMs: number; readonly signal: AbortSignal }): Promise<Work | null>;
+  /**
+   * The next assignment for `client`, or for any client behind this transport, lent; null when there is none within
+   * `waitMs` or the run is over. A client that already holds one is given the same again.
+   */
+  next(options: {
+    readonly client?: string;
+    readonly waitMs: number;
+    readonly signal: AbortSignal;
+  }): Promise<Work | null>;
   /** Renews the lease. */
   heartbeat(assignment: AssignmentRef, progress: Progress): Promise<"continue" | "abandon">;
   /** Resolves after the journal commit. */

@@ -359,8 +359,8 @@ function lookUp<T>(map: ReadonlyMap<string, T>, name: string, file: string): T {
   return value;
 }
 
-/** Copies the bytes into an array of the dtype, which also aligns them; bytes that are a whole buffer become the array. */
-function decode<K extends DType>(dtype: K, shape: readonly number[], bytes: Uint8Array): Tensor<K> {
+/** A tensor of these bytes: copied, which also aligns them; bytes that are a whole buffer become the array. */
+export function decode<K extends DType>(dtype: K, shape: readonly number[], bytes: Uint8Array): Tensor<K> {
   const isWhole = bytes.byteLength === bytes.buffer.byteLength && bytes.buffer instanceof ArrayBuffer;
   const data: ArrayOf[K] = isWhole ? arrayOver(dtype, bytes.buffer) : allocate(dtype, sizeOf(shape));
   if (!isWhole) new Uint8Array(data.buffer).set(bytes);

@@ -1,4 +1,4 @@
-import { blocksOf, dequantizeBlocks } from "./ops/four-bit.ts";
+import { blocksOf, dequantizeBlocks } from "./ops/blocks.ts";
 import {
   add,
   cast,

@@ -2,7 +2,8 @@ import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { convert } from "../tensor/convert.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { type Tensor, tensor } from "../tensor/tensor.ts";
-import { BLOCK } from "./ops/four-bit.ts";
+import { type Activations, BLOCK } from "./ops/blocks.ts";
+import { packedBlocks } from "./packed-blocks.ts";
 import { type Dim, factorsOf, type Shape, timesDim } from "./shape.ts";
 import { constantKey, inputsOf, type Node, type OpType, topological, type Value } from "./value.ts";
 
@@ -71,6 +72,7 @@ class Emitter {
   readonly #symbols: ReadonlyMap<string, { input: string; axis: number }>;
   readonly #dims = new Map<Dim, string>();
   readonly #targets = new Map<string, string>();
+  readonly #sums = new Map<string, string>();
   readonly #taken = new Set<string>();
   #count = 0;
   #opset = OPSET;
@@ -215,6 +217,16 @@ class Emitter {
     return this.emit("Max", [whole, this.ints([0])]);
   }
 
+  /** The sums of `x` over blocks, where its last axis is split as `shape` says. */
+  blockSums(x: string, shape: Shape): string {
+    const known = this.#sums.get(x);
+    if (known !== undefined) return known;
+    const apart = this.emit("Reshape", [x, this.shape(shape)]);
+    const sums = this.emit("ReduceSum", [apart, this.ints([-1])], { keepdims: { int: 0 } });
+    this.#sums.set(x, sums);
+    return sums;
+  }
+
   scalarDim(dim: Dim): string {
     return this.emit("Squeeze", [this.dim(dim), this.ints([0])]);
   }
@@ -286,7 +298,7 @@ function lowerAfter(
 function lowerHalf(
   e: Emitter,
   half: "even" | "odd",
-  { levels, scales, shape: [out = 0, blocks = 0] }: NamedBlocks,
+  { levels, scales, blocks }: NamedBlocks,
   outputs?: string[],
 ): string {
   e.needs(LATER.blockedDequantizeLinear);
@@ -295,65 +307,78 @@ function lowerHalf(
     half === "even"
       ? e.emit("BitwiseAnd", [levels, byte(15)])
       : e.emit("BitShift", [levels, byte(4)], { direction: { text: "RIGHT" } });
-  const rows = e.emit("Reshape", [nibbles, e.ints([out, (blocks * BLOCK) / 2])]);
+  const rows = e.emit("Reshape", [nibbles, e.ints([-1, (blocks * BLOCK) / 2])]);
   const attributes = { axis: { int: 1 }, block_size: { int: BLOCK / 2 } };
   return e.emit("DequantizeLinear", [rows, scales], attributes, outputs);
 }
 
-/** A matrix in blocks by the names of its parts, and the shape of its scales. */
+/** A matrix in blocks by the names of its parts, and its blocks of a row. */
 interface NamedBlocks {
   readonly levels: string;
   readonly scales: string;
-  readonly shape: readonly number[];
+  readonly blocks: number;
 }
 
 function lowerDequantizeBlocks(
   e: Emitter,
   { inputs: [, scaled] }: Node<"DequantizeBlocks">,
-  [levels = "", scales = "", offsets = ""]: readonly string[],
+  [levels = "", scales = "", offsets]: readonly string[],
   outputs: string[],
 ): void {
-  const [out, blocks] = [Number(scaled?.shape[0]), Number(scaled?.shape[1])];
+  const [out = 0, count] = scaled?.shape ?? [];
+  const blocks = Number(count);
+  if (offsets === undefined) {
+    e.needs(LATER.blockedDequantizeLinear);
+    const middle = { value: { tensor: tensor("uint8", [1], Uint8Array.of(128)) } };
+    const zeros = e.emit("ConstantOfShape", [e.shape([out, blocks, 1])], middle);
+    const factors = e.emit("Unsqueeze", [scales, e.ints([-1])]);
+    const attributes = { axis: { int: 2 }, block_size: { int: BLOCK } };
+    const numbers = e.emit("DequantizeLinear", [levels, factors, zeros], attributes);
+    e.emit("Reshape", [numbers, e.ints([-1, BLOCK * blocks])], {}, outputs);
+    return;
+  }
   const halves = (["even", "odd"] as const).map((half) =>
-    e.emit("Unsqueeze", [lowerHalf(e, half, { levels, scales, shape: [out, blocks] }), e.ints([-1])]),
+    e.emit("Unsqueeze", [lowerHalf(e, half, { levels, scales, blocks }), e.ints([-1])]),
   );
   const pairs = e.emit("Concat", halves, { axis: { int: 2 } });
-  const rows = e.emit("Reshape", [pairs, e.ints([out, blocks, BLOCK])]);
+  const rows = e.emit("Reshape", [pairs, e.shape([out, blocks, BLOCK])]);
   const numbers = e.emit("Sub", [rows, e.emit("Unsqueeze", [offsets, e.ints([-1])])]);
-  e.emit("Reshape", [numbers, e.ints([out, BLOCK * blocks])], {}, outputs);
+  e.emit("Reshape", [numbers, e.shape([out, BLOCK * blocks])], {}, outputs);
 }
 
-/**
- * ONNX Runtime packs constant levels for its four-bit kernel, which knows no zero between two levels. With its zero at level
- * 8, what is left of a block is one number, and the product of these with the sums of x over blocks is added. Levels that
- * are fed are dequantized at each product; there the zero of a block may be any number of levels.
- */
+/** How ONNX Runtime rounds the rows of a product with blocks that it packed. */
+const accuracyLevels: { readonly [K in Activations]: number } = { float32: 1, int8: 4 };
+
 function lowerMatMulNBits(
   e: Emitter,
-  { inputs: [x, levels, scaled] }: Node<"MatMulNBits">,
-  [rows = "", bytes = "", scales = "", offsets = ""]: readonly string[],
+  { attributes: { activations }, inputs: [x, levels, scales, offsets] }: Node<"MatMulNBits">,
+  [rows = "", fedLevels = "", fedScales = "", fedOffsets = ""]: readonly string[],
   outputs: string[],
 ): void {
-  const [out, blocks] = [Number(scaled?.shape[0]), Number(scaled?.shape[1])];
+  const [out, blocks] = [Number(scales?.shape[0]), Number(scales?.shape[1])];
   const attributes = {
     K: { int: BLOCK * blocks },
     N: { int: out },
-    bits: { int: 4 },
+    bits: { int: offsets ? 4 : 8 },
     block_size: { int: BLOCK },
   };
-  if (levels?.constant === undefined || scaled?.constant === undefined) {
-    const zeros = e.emit("Div", [offsets, scales]);
-    e.emit("MatMulNBits", [rows, bytes, scales, zeros], attributes, outputs, FUSED);
+  if (!levels?.constant || !scales?.constant || (offsets && !offsets.constant)) {
+    // Levels that are fed are dequantized at each product; there the zero of a block may be any number of levels.
+    const zeros = e.emit("Div", [fedOffsets, fedScales]);
+    e.emit("MatMulNBits", [rows, fedLevels, fedScales, zeros], attributes, outputs, FUSED);
     return;
   }
-  const product = e.emit("MatMulNBits", [rows, bytes, scales], attributes, undefined, FUSED);
-  const lead = x?.shape.slice(0, -1) ?? [];
-  const blocked = e.emit("Reshape", [rows, e.shape([...lead, blocks, BLOCK])]);
-  const sums = e.emit("ReduceSum", [blocked, e.ints([-1])], { keepdims: { int: 0 } });
-  const eight = e.constantName(tensor("float32", [], Float32Array.of(8)));
-  const rest = e.emit("Sub", [e.emit("Mul", [scales, eight]), offsets]);
-  const swapped = e.emit("Transpose", [rest], { perm: { ints: [1, 0] } });
-  e.emit("Add", [product, e.emit("MatMul", [sums, swapped])], {}, outputs);
+  const packed = packedBlocks(levels.constant, scales.constant, offsets?.constant);
+  const product = e.emit(
+    "MatMulNBits",
+    [rows, e.constantName(packed.levels), e.constantName(packed.scales)],
+    { ...attributes, accuracy_level: { int: accuracyLevels[activations] } },
+    packed.rest ? undefined : outputs,
+    FUSED,
+  );
+  if (!packed.rest) return;
+  const sums = e.blockSums(rows, [...(x?.shape.slice(0, -1) ?? []), blocks, BLOCK]);
+  e.emit("Add", [product, e.emit("MatMul", [sums, e.constantName(packed.rest)])], {}, outputs);
 }
 
 type Special = {
@@ -401,7 +426,7 @@ const special: Special = {
   After: lowerAfter,
   DequantizeBlocks: lowerDequantizeBlocks,
   DequantizeHalf: (e, { attributes: { half }, inputs: [, scaled] }, [levels = "", scales = ""], outputs) => {
-    lowerHalf(e, half, { levels, scales, shape: scaled?.shape.map(Number) ?? [] }, outputs);
+    lowerHalf(e, half, { levels, scales, blocks: Number(scaled?.shape[1]) }, outputs);
   },
   MatMulNBits: lowerMatMulNBits,
   // ScatterND of ONNX Runtime splits the rows over threads and loses sums where an index repeats; ScatterElements does not.
@@ -487,6 +512,25 @@ const text = (w: BinaryWriter, field: number, value: string): BinaryWriter =>
 const int = (w: BinaryWriter, field: number, value: number): BinaryWriter =>
   w.tag(field, WireType.Varint).int64(value);
 
+/** Bytes from which on a constant is large: a message of protobuf has room for 2 GB, and a runtime that reads one copies it. */
+const LARGE = 1024;
+const EXTERNAL = 1;
+
+/** A constant that is left out of the graph, under its name. */
+function writePlace(w: BinaryWriter, name: string, { shape, dtype, data }: Tensor): void {
+  for (const dim of shape) int(w, 1, dim);
+  int(w, 2, elementTypes[dtype]);
+  text(w, 8, name);
+  const place = { location: name, offset: "0", length: String(data.byteLength) };
+  for (const [key, entry] of Object.entries(place)) {
+    message(w, 13, () => {
+      text(w, 1, key);
+      text(w, 2, entry);
+    });
+  }
+  int(w, 14, EXTERNAL);
+}
+
 function writeTensor(w: BinaryWriter, name: string, value: Tensor): void {
   for (const dim of value.shape) int(w, 1, dim);
   int(w, 2, elementTypes[value.dtype]);
@@ -543,11 +587,27 @@ export interface Graph {
   readonly outputs: ReadonlyMap<string, Value>;
 }
 
+/** ONNX bytes, and the large constants that they name. */
+export interface EncodedGraph {
+  readonly graph: Uint8Array<ArrayBuffer>;
+  /** Bytes of constants by the place that the graph gives for them. */
+  readonly constants: ReadonlyMap<string, Uint8Array>;
+}
+
 /**
  * ONNX bytes of a graph. Symbolic dimensions stay symbolic, so that one session serves all batch sizes and lengths.
  * Throws where a symbol of a shape is not a dimension of any input.
  */
-export function encodeOnnx({ outputs }: Graph): Uint8Array<ArrayBuffer> {
+export function encodeOnnx(graph: Graph): Uint8Array<ArrayBuffer> {
+  return encodeApart(graph, () => false).graph;
+}
+
+/** ONNX bytes of a graph, and its large constants apart. */
+export function encodeWithConstants(graph: Graph): EncodedGraph {
+  return encodeApart(graph, ({ data }) => data.byteLength > LARGE);
+}
+
+function encodeApart({ outputs }: Graph, isApart: (constant: Tensor) => boolean): EncodedGraph {
   const inputs = inputsOf([...outputs.values()]);
   const e = new Emitter(inputs.values(), outputs.keys());
   for (const name of outputs.keys()) {
@@ -562,7 +622,10 @@ export function encodeOnnx({ outputs }: Graph): Uint8Array<ArrayBuffer> {
   message(w, 7, () => {
     for (const node of e.nodes) message(w, 1, () => writeNode(w, node));
     text(w, 2, "tributary");
-    for (const { name, value } of e.constants.values()) message(w, 5, () => writeTensor(w, name, value));
+    for (const { name, value } of e.constants.values()) {
+      const write = isApart(value) ? writePlace : writeTensor;
+      message(w, 5, () => write(w, name, value));
+    }
     for (const [name, value] of inputs) message(w, 11, () => writeValueInfo(w, name, value));
     for (const [name, value] of outputs) message(w, 12, () => writeValueInfo(w, name, value));
     // ONNX Runtime reuses the memory of values whose shapes it knows to be equal, and searches long for that of others.
@@ -579,5 +642,6 @@ export function encodeOnnx({ outputs }: Graph): Uint8Array<ArrayBuffer> {
       int(w, 2, version);
     });
   }
-  return w.finish();
+  const large = [...e.constants.values()].filter(({ value }) => isApart(value));
+  return { graph: w.finish(), constants: new Map(large.map(({ name, value }) => [name, bytesOf(value)])) };
 }

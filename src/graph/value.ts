@@ -65,7 +65,7 @@ export interface OpAttributes {
   After: None;
   DequantizeBlocks: None;
   DequantizeHalf: { readonly half: "even" | "odd" };
-  MatMulNBits: None;
+  MatMulNBits: { readonly activations: "float32" | "int8" };
 }
 
 export type OpType = keyof OpAttributes;

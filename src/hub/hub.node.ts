@@ -23,19 +23,46 @@ export interface HubOptions {
   readonly retry?: Pick<DownloadOptions, "attempts" | "pauseMs" | "stallMs">;
 }
 
-/** Files that a model folder may hold beside its weights. */
-const companions: readonly string[] = [
-  "config.json",
-  "generation_config.json",
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "special_tokens_map.json",
-  "chat_template.jinja",
-  "preprocessor_config.json",
-];
+/** The files of a repository that are fetched. */
+interface Layout {
+  /** What such a repository is called. */
+  readonly called: string;
+  /** The file without which it is none. */
+  readonly config: string;
+  /** Files that it may hold beside its weights. */
+  readonly companions: readonly string[];
+  /** Its weights as one file. */
+  readonly weights: string;
+  /** The list of its weights as several files. */
+  readonly index?: string;
+  /** Weights that are not read. */
+  readonly pickle: RegExp;
+}
 
-const weights = "model.safetensors";
-const weightsIndex = "model.safetensors.index.json";
+const modelLayout: Layout = {
+  called: "a model in Hugging Face layout",
+  config: "config.json",
+  companions: [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+  ],
+  weights: "model.safetensors",
+  index: "model.safetensors.index.json",
+  pickle: /^pytorch_model.*\.bin$/,
+};
+
+const adapterLayout: Layout = {
+  called: "an adapter in PEFT's layout",
+  config: "adapter_config.json",
+  companions: ["adapter_config.json"],
+  weights: "adapter_model.safetensors",
+  pickle: /^adapter_model\.bin$/,
+};
 
 /** The commit that a reference stands at now; in offline mode, where it stood when it was last fetched. */
 export async function resolveCommit(reference: HubReference, options: HubOptions = {}): Promise<string> {
@@ -70,22 +97,43 @@ export async function resolveCommit(reference: HubReference, options: HubOptions
 }
 
 /** The folder of a model's files in the cache, after fetching those that are not there: configuration, tokenizer, safetensors. */
-export async function fetchModel(reference: HubReference, options: HubOptions = {}): Promise<string> {
+export function fetchModel(reference: HubReference, options: HubOptions = {}): Promise<string> {
+  return fetchFolder(reference, [modelLayout], options);
+}
+
+/** The folder of an adapter's files in the cache, after fetching those that are not there. */
+export function fetchAdapter(reference: HubReference, options: HubOptions = {}): Promise<string> {
+  return fetchFolder(reference, [adapterLayout], options);
+}
+
+/** The same of a model or an adapter, whichever the repository is. */
+export function fetchModelOrAdapter(reference: HubReference, options: HubOptions = {}): Promise<string> {
+  return fetchFolder(reference, [modelLayout, adapterLayout], options);
+}
+
+/** The folder of a repository in the cache, fetched by the first of some layouts that it has. */
+async function fetchFolder(
+  reference: HubReference,
+  layouts: readonly [Layout, ...Layout[]],
+  options: HubOptions,
+): Promise<string> {
   const settings = options.settings ?? (await hubSettings());
   const commit = await resolveCommit(reference, { ...options, settings });
   const cached = cachedRepo(settings.cache, reference);
-  if (await isWhole(cached, commit, settings)) return cached.snapshot(commit);
+  for (const layout of layouts)
+    if (await isWhole(cached, commit, layout, settings)) return cached.snapshot(commit);
   if (settings.offline) throw offline(reference, settings, "all of its files");
   const listed = await listing({ ...reference, revision: commit }, settings, options.signal);
-  refusePickles(reference, listed);
+  const present = new Set(listed.map(({ path }) => path));
+  const layout = layouts.find(({ config }) => present.has(config)) ?? layouts[0];
+  const { companions, weights, index } = layout;
+  refusePickles(reference, present, layout);
   const files = listed.filter(({ path }) => companions.includes(path));
   const shard = /^model-\d+-of-\d+\.safetensors$/;
   const single = listed.filter(({ path }) => path === weights);
-  const parts =
-    single.length > 0 ? single : listed.filter(({ path }) => path === weightsIndex || shard.test(path));
+  const parts = single.length > 0 ? single : listed.filter(({ path }) => path === index || shard.test(path));
   await fetchFiles({ ...reference, revision: commit }, [...files, ...parts], settings, options);
-  const present = new Set(listed.map(({ path }) => path));
-  for (const name of [...companions, weights, weightsIndex])
+  for (const name of [...companions, weights, ...(index === undefined ? [] : [index])])
     if (!present.has(name)) await cached.noteAbsence(commit, name);
   return cached.snapshot(commit);
 }
@@ -192,13 +240,18 @@ async function listing(
   });
 }
 
-/** Whether all files are there that a model needs, so that nothing has to be asked; in offline mode, those it cannot do without. */
-async function isWhole(cached: CachedRepo, commit: string, { offline }: HubSettings): Promise<boolean> {
-  for (const name of offline ? ["config.json"] : companions) {
+/** Whether all files of a layout are there, so that nothing has to be asked; in offline mode, those it cannot do without. */
+async function isWhole(
+  cached: CachedRepo,
+  commit: string,
+  { config, companions, weights, index: indexName }: Layout,
+  { offline }: HubSettings,
+): Promise<boolean> {
+  for (const name of offline ? [config] : companions) {
     if ((await cached.file(commit, name)) === undefined && !(await cached.lacks(commit, name))) return false;
   }
   if ((await cached.file(commit, weights)) !== undefined) return true;
-  const index = await cached.file(commit, weightsIndex);
+  const index = indexName === undefined ? undefined : await cached.file(commit, indexName);
   if (index === undefined) return false;
   const parsed: unknown = JSON.parse(await readFile(index, "utf8"));
   const map =
@@ -208,10 +261,14 @@ async function isWhole(cached: CachedRepo, commit: string, { offline }: HubSetti
   return shards.size > 0;
 }
 
-function refusePickles(reference: HubReference, listed: readonly ListedFile[]): void {
-  const names = listed.map(({ path }) => path);
-  if (names.some((name) => name === weights || name === weightsIndex)) return;
-  const pickle = names.find((name) => /^pytorch_model.*\.bin$/.test(name));
+function refusePickles(
+  reference: HubReference,
+  present: ReadonlySet<string>,
+  { called, weights, index = weights, pickle: unread }: Layout,
+): void {
+  if (present.has(weights) || present.has(index)) return;
+  const names = [...present];
+  const pickle = names.find((name) => unread.test(name));
   const gguf = names.filter((name) => name.endsWith(".gguf"));
   const text = hubReferenceText(reference);
   if (pickle === undefined && gguf.length > 0) {
@@ -223,7 +280,7 @@ function refusePickles(reference: HubReference, listed: readonly ListedFile[]): 
   throw new TributaryError(
     pickle === undefined ? "missing-file" : "pickled-weights",
     pickle === undefined
-      ? `${text}: has no ${weights}; expected a model in Hugging Face layout`
+      ? `${text}: has no ${weights}; expected ${called}`
       : `${text}: has its weights in ${pickle}, which is a program for Python and is not read; take a revision with safetensors, such as ${reference.repo}@refs%2Fpr%2F1 where the hub has converted it, or fetch it with hf download ${reference.repo} --local-dir DIR and convert the folder (docs/models.md)`,
   );
 }

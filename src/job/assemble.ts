@@ -1,5 +1,4 @@
 import { adapterBase } from "../adapters/adapter.ts";
-import { inCheckpointNames } from "../adapters/peft-names.ts";
 import type { Example } from "../data/examples.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import { TributaryError } from "../errors.ts";
@@ -8,8 +7,6 @@ import type { FederatedClient } from "../federation/door.ts";
 import type { Committed } from "../federation/federate.ts";
 import type { BaseChange, Strategy } from "../federation/strategy.ts";
 import { type Evaluation, type LocalTrainer, localTrainer } from "../federation/trainer.ts";
-import { openFolder } from "../formats/files.node.ts";
-import { readPeftAdapter } from "../formats/peft.ts";
 import { meanSquaredError, pearson, spearman } from "../metrics/correlation.ts";
 import { matthewsCorrelation } from "../metrics/matthews.ts";
 import type { Metric } from "../metrics/metric.ts";
@@ -18,6 +15,7 @@ import type { Params } from "../tensor/params.ts";
 import { sizeOf } from "../tensor/tensor.ts";
 import { openPool, type Pool, type PoolPlan, planPool } from "../train/pool.node.ts";
 import { type JobAdapter, jobAdapter, rankOfClient, readInitialParams } from "./adapter.ts";
+import { readAdapterFrom } from "./adapter-from.node.ts";
 import { changesWeights } from "./cross-checks.ts";
 import {
   evaluatedRecords,
@@ -106,10 +104,7 @@ export async function assemble(job: Job & { readonly out: string }): Promise<Ass
     const rank = rankOfClient(job.adapter, name, i);
     return { id: name, rank, scaling: adapter.scaling(rank), numExamples: examples.length };
   });
-  const from =
-    job.adapter.kind === "lora" && job.adapter.from !== undefined
-      ? inCheckpointNames(adapterBase(model), await readPeftAdapter(await openFolder(job.adapter.from)))
-      : undefined;
+  const from = await readAdapterFrom(job, model);
   const initial = await readInitialParams(adapter, weights, job.seed, from).catch(refused("adapter"));
   const perRound = clientsOfRound(job, clients.length);
   refuseQuorum(job, perRound);
@@ -136,7 +131,8 @@ export async function assemble(job: Job & { readonly out: string }): Promise<Ass
     ...data.notes,
     ...measured.notes,
     ...(short === undefined ? [] : [short]),
-    ...(fresh.length > 0 ? [`fresh in the model: ${fresh.join(", ")}`] : []),
+    ...(job.weights === "random" ? ["weights: random, drawn from the seed"] : []),
+    ...(job.weights !== "random" && fresh.length > 0 ? [`fresh in the model: ${fresh.join(", ")}`] : []),
     ...(maxLength < job.data.maxLength && model.config.image === undefined
       ? [`data.maxLength ${job.data.maxLength} is cut to the ${positions} positions of the model`]
       : []),
@@ -182,7 +178,7 @@ export async function assemble(job: Job & { readonly out: string }): Promise<Ass
     perRound,
     participation: perRound / clients.length,
     memory,
-    base: { root: await modelDigest(await localModel(job.model)), bytes: 4 * parameters },
+    base: { root: await modelDigest(await localModel(job.model), job), bytes: 4 * parameters },
     plan,
     header,
   };
@@ -202,6 +198,7 @@ export async function openTraining(
       seed: job.seed,
       ...(numLabels === undefined ? {} : { numLabels }),
       ...(job.basePrecision === undefined ? {} : { precision: job.basePrecision }),
+      ...(job.weights === undefined ? {} : { weights: job.weights }),
     },
     plan: assembly.plan,
     device: job.device,

@@ -18,6 +18,7 @@ export function crossProblems(job: Partial<Job>): Problem[] {
     ...dataProblems(job),
     ...partitionProblems(job),
     ...strategyProblems(job),
+    ...weightsProblems(job),
     ...precisionProblems(job),
     ...updateProblems(job),
     ...taskProblems(job),
@@ -217,6 +218,18 @@ function strategyProblems({ strategy, adapter, local }: Partial<Job>): Problem[]
 export function changesWeights({ declares, local, stages = {} }: Strategy): boolean {
   const rules = [local, ...Object.values(stages)];
   return declares.changesBase === true || rules.some((rule) => rule?.personalBase !== undefined);
+}
+
+function weightsProblems({ weights, task }: Partial<Job>): Problem[] {
+  if (weights !== "trunk" || task !== "causal-lm") return [];
+  return [
+    {
+      path: "weights",
+      got: "trunk",
+      expected: `pretrained or random for the task ${task}, whose head belongs to the pretrained model`,
+      next: "remove it",
+    },
+  ];
 }
 
 function precisionProblems({ basePrecision = "float32", strategy, device }: Partial<Job>): Problem[] {

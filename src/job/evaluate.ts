@@ -9,18 +9,16 @@ import {
 } from "../eval/evaluate.ts";
 import type { EvaluatedModel } from "../eval/model.ts";
 import { openFolder } from "../formats/files.node.ts";
-import { readPeftAdapter } from "../formats/peft.ts";
 import { describeModel, openModel } from "../models/load.ts";
-import { floatWeight } from "../models/precision.ts";
 import { strategyOf } from "../strategies/catalogue/entries.ts";
-import { initialParams, jobAdapter } from "./adapter.ts";
+import { jobAdapter } from "./adapter.ts";
 import { readJobRecords } from "./data.ts";
 import { answerOptions, evaluationData } from "./evaluation-data.ts";
 import type { Job, JobTask } from "./job.ts";
 import { namedMetrics } from "./metrics.node.ts";
 import { loadJobModel } from "./model.node.ts";
 import { standardMetrics } from "./task-metrics.ts";
-import { openTuned } from "./tuned.ts";
+import { openTuned, startOfRun } from "./tuned.ts";
 
 /** A model under the name that tables and lines give it. */
 export interface NamedModel {
@@ -59,16 +57,21 @@ export async function taskOfModel(path: string): Promise<JobTask> {
   );
 }
 
+export interface ModelsOfRunOptions {
+  readonly threads: number;
+  /** Whose model, where each client of the run has one of its own. */
+  readonly client?: string | undefined;
+}
+
 /** The model of a run before round 1, and what the run trained. */
-export async function modelsOfRun(folder: string, job: Job, threads: number): Promise<NamedModel[]> {
-  const { model, tokenizer, attached, base, params } = await openTuned(folder);
+export async function modelsOfRun(
+  folder: string,
+  job: Job,
+  { threads, client }: ModelsOfRunOptions,
+): Promise<NamedModel[]> {
+  const { model, tokenizer, attached, base, params } = await openTuned(folder, { client });
   const adapter = jobAdapter(job.adapter, model, strategyOf(job.strategy));
-  const from =
-    job.adapter.kind === "lora" && job.adapter.from !== undefined
-      ? await readPeftAdapter(await openFolder(job.adapter.from))
-      : undefined;
-  const floats = { get: (name: string) => floatWeight(model.weights, name) };
-  const initial = initialParams(adapter, floats, job.seed, from);
+  const initial = await startOfRun(job, { model, adapter });
   const common = { model, tokenizer, threads };
   return [
     {

@@ -1,5 +1,5 @@
 import { stat } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { basename } from "node:path";
 import { TributaryError } from "../errors.ts";
 import { type Folder, readAll } from "../formats/byte-source.ts";
 import { openFolder, writeFileAtomic } from "../formats/files.node.ts";
@@ -9,11 +9,17 @@ import type { GgufMetadata } from "../formats/gguf/metadata.ts";
 import { tokenizerMetadata } from "../formats/gguf/tokenizer-metadata.ts";
 import { type GgufFile, ggufPieces } from "../formats/gguf/write.ts";
 import { type JsonObject, parseJsonObject } from "../formats/json.ts";
-import { readPeftAdapter, scalingOf } from "../formats/peft.ts";
+import { scalingOf } from "../formats/peft.ts";
 import { checkpointTensors } from "../models/checkpoint.ts";
 import type { LoadedModel } from "../models/load.ts";
-import { isRunFolder, runFiles } from "./run-files.node.ts";
+import { type ExportOptions, noAdapter } from "./export.node.ts";
+import { isRunFolder } from "./run-files.node.ts";
 import { mergedWeights, openTuned, type TunedModel } from "./tuned.ts";
+
+export interface ExportGgufOptions<Type extends GgufFloat> extends ExportOptions {
+  /** How matrices are stored. */
+  readonly type: Type;
+}
 
 /** A GGUF file that was written. */
 export interface ExportedGguf {
@@ -25,9 +31,13 @@ export interface ExportedGguf {
 }
 
 /** Writes the model of a run, or a model folder, as one file for llama.cpp, with its tokenizer and chat template. */
-export async function exportMergedGguf(run: string, out: string, type: GgufFloat): Promise<ExportedGguf> {
+export async function exportMergedGguf(
+  run: string,
+  out: string,
+  { type, client }: ExportGgufOptions<GgufFloat>,
+): Promise<ExportedGguf> {
   await refuseExisting(out);
-  const tuned = await openTuned(run);
+  const tuned = await openTuned(run, { client });
   const { model, path, job } = tuned;
   if (model.task !== "causal-lm" && model.task !== "embeddings") {
     throw new TributaryError(
@@ -52,7 +62,7 @@ export async function exportMergedGguf(run: string, out: string, type: GgufFloat
 export async function exportAdapterGguf(
   run: string,
   out: string,
-  type: "F32" | "F16",
+  { type, client }: ExportGgufOptions<"F32" | "F16">,
 ): Promise<ExportedGguf> {
   await refuseExisting(out);
   if (!(await isRunFolder(run)))
@@ -60,15 +70,9 @@ export async function exportAdapterGguf(
       "missing-file",
       `${run}: is no run folder; give one that tributary run has written`,
     );
-  const tuned = await openTuned(run);
-  const { model, job, offset } = tuned;
-  if (job?.adapter.kind !== "lora") {
-    throw new TributaryError(
-      "no-adapter",
-      `${run}: trained whole weights, not an adapter; use tributary export merged`,
-    );
-  }
-  const { config, params } = await readPeftAdapter(await openFolder(join(run, runFiles.adapter)));
+  const { model, job, offset, adapter } = await openTuned(run, { client });
+  if (job?.adapter.kind !== "lora" || adapter === undefined) throw noAdapter(run);
+  const { config, params } = adapter;
   const whole = config.useDora === true ? ["DoRA magnitudes"] : config.modulesToSave;
   if (whole.length > 0) {
     throw new TributaryError(

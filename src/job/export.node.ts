@@ -1,14 +1,15 @@
-import { cp, readdir, stat } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { runtime } from "#ort";
 import { type AttachedAdapter, adapterBase } from "../adapters/adapter.ts";
 import { inPeftNames } from "../adapters/peft-names.ts";
+import { plainProcessorConfig } from "../data/images/processor.ts";
 import { TributaryError } from "../errors.ts";
 import { readAll } from "../formats/byte-source.ts";
 import { openFolder, writeFileAtomic } from "../formats/files.node.ts";
 import { openGgufOf } from "../formats/gguf/folder.ts";
 import { ggufTokenizer } from "../formats/gguf/tokenizer.ts";
-import { readPeftAdapter, writePeftAdapter } from "../formats/peft.ts";
+import { writePeftAdapter } from "../formats/peft.ts";
 import { writeSafetensors } from "../formats/safetensors.ts";
 import { checkpointTensors } from "../models/checkpoint.ts";
 import type { TaskModel } from "../models/task.ts";
@@ -16,7 +17,7 @@ import type { Params } from "../tensor/params.ts";
 import { decode, traceDecoder } from "../train/generate.ts";
 import { openCache } from "../train/key-value-cache.ts";
 import { isRunFolder, runFiles } from "./run-files.node.ts";
-import { mergedWeights, openTuned, type TunedModel } from "./tuned.ts";
+import { mergedWeights, type OpenTunedOptions, openTuned, type TunedModel } from "./tuned.ts";
 
 /** What an export wrote. */
 export interface Exported {
@@ -28,34 +29,42 @@ export interface Exported {
   readonly largestDifference?: number;
 }
 
-const tokenizerFiles: ReadonlySet<string> = new Set([
+/** Whose model is exported, where each client of a run has one of its own. */
+export type ExportOptions = Pick<OpenTunedOptions, "client">;
+
+/** How images are prepared. */
+const processorFile = "preprocessor_config.json";
+
+/** What goes along with weights: the files of the tokenizer, and how images are prepared. */
+const companionFiles: ReadonlySet<string> = new Set([
   "tokenizer.json",
   "tokenizer_config.json",
   "special_tokens_map.json",
   "vocab.txt",
   "chat_template.jinja",
   "generation_config.json",
+  processorFile,
 ]);
 
 /** Copies the adapter of a run with the tokenizer of its base, as PEFT, vLLM and llama.cpp read it. */
-export async function exportAdapter(run: string, out: string): Promise<Exported> {
+export async function exportAdapter(
+  run: string,
+  out: string,
+  options: ExportOptions = {},
+): Promise<Exported> {
   await refuseFilled(out);
   if (!(await isRunFolder(run)))
     throw new TributaryError(
       "missing-file",
       `${run}: is no run folder; give one that tributary run has written`,
     );
-  const { model, offset, path, job } = await openTuned(run);
-  if (job?.adapter.kind !== "lora") {
-    throw new TributaryError(
-      "no-adapter",
-      `${run}: trained whole weights, not an adapter; use tributary export merged`,
-    );
-  }
-  await cp(join(run, runFiles.adapter), out, { recursive: true });
-  const adapter = inPeftNames(adapterBase(model), await readPeftAdapter(await openFolder(out)));
-  for (const [name, bytes] of writePeftAdapter(adapter)) await writeFileAtomic(join(out, name), bytes);
-  await copyTokenizer(path, out);
+  const { model, offset, path, job, adapter } = await openTuned(run, options);
+  if (job?.adapter.kind !== "lora" || adapter === undefined) throw noAdapter(run);
+  const files = writePeftAdapter(inPeftNames(adapterBase(model), adapter));
+  for (const [name, bytes] of files) await writeFileAtomic(join(out, name), bytes);
+  const card = (await openFolder(join(run, runFiles.adapter)).catch(() => undefined))?.get("README.md");
+  if (card !== undefined) await writeFileAtomic(join(out, "README.md"), await readAll(card));
+  await copyCompanions(path, out);
   const notes = [
     ...(offset.size > 0
       ? [
@@ -70,9 +79,9 @@ export async function exportAdapter(run: string, out: string): Promise<Exported>
 }
 
 /** Writes the model of a run as one folder in Hugging Face layout, what was trained folded into float32 weights. */
-export async function exportMerged(run: string, out: string): Promise<Exported> {
+export async function exportMerged(run: string, out: string, options: ExportOptions = {}): Promise<Exported> {
   await refuseFilled(out);
-  const tuned = await openTuned(run);
+  const tuned = await openTuned(run, options);
   const merged = mergedWeights(tuned);
   await writeFileAtomic(
     join(out, "model.safetensors"),
@@ -85,7 +94,8 @@ export async function exportMerged(run: string, out: string): Promise<Exported> 
     join(out, "config.json"),
     new TextEncoder().encode(`${JSON.stringify(json, undefined, 2)}\n`),
   );
-  await copyTokenizer(tuned.path, out);
+  await copyCompanions(tuned.path, out);
+  await writeImageProcessor(tuned, out);
   const difference = tuned.model.task === "causal-lm" ? await probe(tuned, merged) : undefined;
   return {
     folder: out,
@@ -93,6 +103,14 @@ export async function exportMerged(run: string, out: string): Promise<Exported> 
     notes: [],
     ...(difference === undefined ? {} : { largestDifference: difference }),
   };
+}
+
+/** The refusal of a run whose trained parameters PEFT has no adapter for. */
+export function noAdapter(run: string): TributaryError {
+  return new TributaryError(
+    "no-adapter",
+    `${run}: trained whole weights or factors that PEFT does not know, not an adapter; use tributary export merged`,
+  );
 }
 
 function headConfig({ model }: TunedModel): Readonly<Record<string, unknown>> {
@@ -133,11 +151,11 @@ async function probe({ model, attached, base, params }: TunedModel, merged: Para
   }
 }
 
-/** Copies the files of a tokenizer, or writes that of a GGUF file as such files. */
-async function copyTokenizer(from: string, to: string): Promise<void> {
+/** Copies the files that go along with weights, or writes the tokenizer of a GGUF file as such files. */
+async function copyCompanions(from: string, to: string): Promise<void> {
   const folder = await openFolder(from);
   for (const [name, source] of folder)
-    if (tokenizerFiles.has(name)) await writeFileAtomic(join(to, name), await readAll(source));
+    if (companionFiles.has(name)) await writeFileAtomic(join(to, name), await readAll(source));
   const gguf = folder.has("tokenizer.json") ? undefined : await openGgufOf(folder);
   if (gguf === undefined) return;
   const { json, config } = ggufTokenizer(gguf.metadata, gguf.file);
@@ -149,6 +167,16 @@ async function copyTokenizer(from: string, to: string): Promise<void> {
       join(to, name),
       new TextEncoder().encode(`${JSON.stringify(value, undefined, 2)}\n`),
     );
+}
+
+/** Says how a model's images are prepared, where its base says nothing. */
+async function writeImageProcessor({ model }: TunedModel, folder: string): Promise<void> {
+  const { image } = model.config;
+  const path = join(folder, processorFile);
+  const there = await stat(path).catch(() => undefined);
+  if (image === undefined || there !== undefined) return;
+  const text = `${JSON.stringify(plainProcessorConfig(image), undefined, 2)}\n`;
+  await writeFileAtomic(path, new TextEncoder().encode(text));
 }
 
 async function refuseFilled(folder: string): Promise<void> {

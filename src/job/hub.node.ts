@@ -1,4 +1,13 @@
-import { fetchFile, fetchModel, type HubOptions, type HubProgress, resolveCommit } from "../hub/hub.node.ts";
+import { TributaryError } from "../errors.ts";
+import {
+  fetchAdapter,
+  fetchFile,
+  fetchModel,
+  fetchModelOrAdapter,
+  type HubOptions,
+  type HubProgress,
+  resolveCommit,
+} from "../hub/hub.node.ts";
 import {
   type HubReference,
   hubReferenceText,
@@ -25,6 +34,24 @@ export async function localModel(model: string, options: HubOptions = {}): Promi
   if (reference === undefined) return model;
   const { path } = reference;
   return path === undefined ? fetchModel(reference, options) : fetchFile({ ...reference, path }, options);
+}
+
+/** The folder of an adapter: as given, or from the hub's cache, where it is fetched to first. */
+export async function localAdapter(adapter: string, options: HubOptions = {}): Promise<string> {
+  const reference = explicit(adapter);
+  if (reference === undefined) return adapter;
+  if (reference.path === undefined) return fetchAdapter(reference, options);
+  throw new TributaryError(
+    "hub-reference",
+    `${adapter}: names a file, expected a repository with an adapter, such as org/name`,
+  );
+}
+
+/** What a path or a reference names, a model, an adapter or a file of data: here, or in the hub's cache. */
+export async function localPath(path: string, options: HubOptions = {}): Promise<string> {
+  const reference = explicit(path);
+  const isFolder = reference?.path === undefined && reference?.kind === "model";
+  return isFolder ? fetchModelOrAdapter(reference, options) : localData(path, options);
 }
 
 /** A data file: as given, or from the hub's cache, where it is fetched to first. */
@@ -58,14 +85,18 @@ export async function pinnedJob<J extends Job & { readonly out: string }>(
         : await resolveCommit(reference, options);
     const at = hubReferenceText({ ...reference, revision });
     pinned.set(text, at);
-    await (text === job.model ? localModel(at, options) : localData(at, options));
+    if (text === job.model) await localModel(at, options);
+    if (text === adapterOf(job)) await localAdapter(at, options);
+    if (dataOf(job).includes(text)) await localData(at, options);
   }
   const place = <T>(value: T): T | string =>
     typeof value === "string" ? (pinned.get(value) ?? value) : value;
   const { path, splits } = job.data;
+  const from = adapterOf(job);
   return {
     ...job,
     model: place(job.model),
+    ...(from === undefined ? {} : { adapter: { ...job.adapter, from: place(from) } }),
     data: {
       ...job.data,
       path: typeof path === "string" ? place(path) : path.map(place),
@@ -78,15 +109,19 @@ export async function pinnedJob<J extends Job & { readonly out: string }>(
   };
 }
 
-function referencesOf({ model, data: { path, splits } }: Job): References {
+/** The adapter that a job starts from. */
+function adapterOf({ adapter }: Job): string | undefined {
+  return adapter.kind === "lora" ? adapter.from : undefined;
+}
+
+/** The data files of a job, and shares in their place. */
+function dataOf({ data: { path, splits } }: Job): readonly unknown[] {
+  return [...(typeof path === "string" ? [path] : path), splits.validation, splits.test];
+}
+
+function referencesOf(job: Job): References {
   const found = new Map<string, HubReference>();
-  const texts: readonly unknown[] = [
-    model,
-    ...(typeof path === "string" ? [path] : path),
-    splits.validation,
-    splits.test,
-  ];
-  for (const text of texts) {
+  for (const text of [job.model, adapterOf(job), ...dataOf(job)]) {
     const reference = explicit(text);
     if (reference !== undefined) found.set(String(text), reference);
   }

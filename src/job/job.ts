@@ -194,6 +194,8 @@ export interface Job {
   /** Folder in Hugging Face layout, or a reference to the hub that begins with hf://. */
   readonly model: string;
   readonly task: JobTask;
+  /** What the model takes from its checkpoint; "pretrained" where absent. */
+  readonly weights?: "pretrained" | "trunk" | "random";
   /** How the base weights are held; "float32" where absent. */
   readonly basePrecision?: "float32" | "stored" | "4bit";
   readonly data: DataJob;

@@ -130,12 +130,12 @@ function absolute(path: string, text: string, cwd: string): string[] {
 
 /** A path of a job made absolute, or a reference to the hub. */
 function placed(key: string, path: string, folder: string): string {
-  if (key === "model") return placedModel(path, folder);
+  if (key === "model" || key === "adapter.from") return placedModel(path, folder);
   return path.startsWith("hf://") ? path : resolve(folder, path);
 }
 
 /**
- * The absolute path of a model, or its reference on the hub, which begins with hf://. `org/name` means the hub where the
+ * The absolute path of a model or an adapter, or its reference on the hub, which begins with hf://. `org/name` means the hub where the
  * working folder has neither that folder nor one called `org`.
  */
 export function placedModel(path: string, cwd: string): string {

@@ -21,7 +21,7 @@ export function numLabelsOf({ task, data }: Pick<Job, "task" | "data">): number 
   return typeof data.classes === "number" ? data.classes : data.classes.length;
 }
 
-type ModelJob = Pick<Job, "model" | "task" | "data" | "seed" | "basePrecision">;
+type ModelJob = Pick<Job, "model" | "task" | "data" | "seed" | "basePrecision" | "weights">;
 
 /**
  * The base model of a job, with its tokenizer; its weights are read once, when they are asked for. Throws TributaryError
@@ -32,15 +32,14 @@ export async function findJobModel(job: ModelJob): Promise<{
   readonly tokenizer: Tokenizer;
   readonly weights: () => Promise<Params>;
 }> {
-  const { task, seed, basePrecision: precision = "float32" } = job;
+  const { task, seed, basePrecision: precision = "float32", weights: start = "pretrained" } = job;
   const folder = await localModel(job.model);
   const files = await openFolder(folder);
-  const found = await findModel(files, { task, numLabels: numLabelsOf(job), seed, precision }).catch(
-    (cause: unknown) => {
-      if (!(cause instanceof TributaryError)) throw cause;
-      throw new TributaryError(cause.code, `${folder}: ${cause.message}`, { cause });
-    },
-  );
+  const options = { task, numLabels: numLabelsOf(job), seed, precision, weights: start };
+  const found = await findModel(files, options).catch((cause: unknown) => {
+    if (!(cause instanceof TributaryError)) throw cause;
+    throw new TributaryError(cause.code, `${folder}: ${cause.message}`, { cause });
+  });
   let read: Promise<Params> | undefined;
   return {
     model: found.model,
@@ -66,8 +65,14 @@ export async function readModelTokenizer(model: string): Promise<Tokenizer> {
   return (await imageSizeOf(folder)) === undefined ? readTokenizer(folder) : noTokenizer;
 }
 
-/** SHA-256 over config.json and the weight files of a model folder, in the order of their names; or over a GGUF file. */
-export async function modelDigest(path: string): Promise<string> {
+/**
+ * SHA-256 over config.json and the weight files of a model folder, in the order of their names; or over a GGUF file. Of
+ * random weights, over config.json and the seed.
+ */
+export async function modelDigest(
+  path: string,
+  { weights: start = "pretrained", seed = 0 }: Partial<Pick<Job, "weights" | "seed">> = {},
+): Promise<string> {
   const hash = createHash("sha256");
   const update = async (file: string): Promise<void> => {
     for await (const chunk of createReadStream(file)) hash.update(chunk);
@@ -77,6 +82,12 @@ export async function modelDigest(path: string): Promise<string> {
     return hash.digest("hex");
   }
   const names = await readdir(path);
+  if (start === "random" && names.includes("config.json")) {
+    hash.update(`random weights of seed ${seed}
+`);
+    await update(join(path, "config.json"));
+    return hash.digest("hex");
+  }
   const weights = names.filter((name) => name.endsWith(".safetensors"));
   const read = weights.length > 0 ? weights : names.filter(isGgufName);
   for (const name of [...read, ...names.filter((each) => each === "config.json")].sort()) {

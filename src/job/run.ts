@@ -130,8 +130,7 @@ export async function runJob(
       }
       await writeRounds(folder, inOrder(rounds));
       await board.write(inOrder(rounds), evaluations.get(0));
-      const final = last === undefined ? undefined : { params: last.global(), offset: offsetOf(last.chain) };
-      const trained = final ?? (await readTrained(folder));
+      const trained = await trainedBy(folder, assembly, last);
       const after = await sample(assembly, job, trained, signal);
       if (after !== undefined)
         onEvent({ type: "sample", when: "after", prompt: job.generate?.prompt ?? "", text: after });
@@ -190,10 +189,10 @@ function isDue(
 }
 
 /** Writes what a committed state trained: the adapter, or the dense weights, and the offset of a changed base. */
-async function writeTrained(
+export async function writeTrained(
   folder: string,
   state: Committed,
-  { strategy, adapter }: Assembly,
+  { strategy, adapter }: Pick<Assembly, "strategy" | "adapter">,
   job: Job,
 ): Promise<void> {
   if (strategy.declares.personal === true) return;
@@ -205,6 +204,16 @@ async function writeTrained(
   else await writeAdapter(folder, { config, params }, modelCard(job, strategy, state.round));
   if (strategy.declares.changesBase === true)
     await writeParams(folder, runFiles.offset, offsetOf(state.chain));
+}
+
+/** What a run trained: of its last state, or where no round was left of its files; nothing where each client has a model. */
+async function trainedBy(
+  folder: string,
+  { strategy }: Assembly,
+  last: Committed | undefined,
+): Promise<Pick<Trained, "params" | "offset">> {
+  if (strategy.declares.personal === true) return { params: new Map(), offset: new Map() };
+  return last === undefined ? readTrained(folder) : { params: last.global(), offset: offsetOf(last.chain) };
 }
 
 async function sample(

@@ -1,9 +1,10 @@
-import { runtime } from "#ort";
 import type { AttachedAdapter } from "../adapters/adapter.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
+import type { Activations } from "../graph/ops/blocks.ts";
 import type { TaskModel } from "../models/task.ts";
 import type { Params } from "../tensor/params.ts";
-import { generate, traceDecoder } from "../train/generate.ts";
+import { generate } from "../train/generate.ts";
+import { openDecoder } from "../train/open-decoder.ts";
 import type { Job } from "./job.ts";
 
 /** How a text is continued. */
@@ -16,15 +17,17 @@ export interface SampleModel {
   /** Base weights and adapter parameters. */
   readonly weights: Params;
   readonly threads?: number;
+  /** As in `EvaluatedModel`. */
+  readonly activations?: Activations;
 }
 
 /** Continues a prompt; yields the new text piece by piece. */
 export async function* sampleText(
-  { model, tokenizer, attached, weights, threads = 1 }: SampleModel,
+  { model, tokenizer, attached, weights, threads = 1, activations }: SampleModel,
   { prompt, maxTokens, temperature, topK = 0, topP = 1, seed, signal }: SampleOptions,
 ): AsyncGenerator<string> {
-  const decoder = traceDecoder(model, attached);
-  const session = await runtime.openSession(decoder.graph, { threads });
+  const packed = activations && { blocks: weights, activations };
+  const { session, ...decoder } = await openDecoder(model, attached, { packed, threads });
   try {
     const encoded = tokenizer.encode(prompt).ids;
     const { bosId, eosId } = tokenizer;

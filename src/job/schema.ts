@@ -3,6 +3,7 @@ import { presets } from "../data/presets/presets.ts";
 import { metricNeeds } from "../metrics/metric.ts";
 import { metricNames } from "../metrics/table.ts";
 import { basePrecisions } from "../models/precision.ts";
+import { startingWeights } from "../models/starting-weights.ts";
 import { strategyEntries } from "../strategies/catalogue/entries.ts";
 import type { Job } from "./job.ts";
 import type { SchemaNode } from "./schema-node.ts";
@@ -172,7 +173,9 @@ const adapter = z.discriminatedUnion("kind", [
         .describe("Modules trained whole beside the factors, such as classifier."),
       from: field
         .exactOptional()
-        .describe("Folder of a PEFT adapter to start from, of this rank, alpha and target."),
+        .describe(
+          "PEFT adapter to start from, of this rank, alpha and target: a folder, or org/name on the Hugging Face hub.",
+        ),
       ranks: z
         .union([z.array(whole(1)).min(1), z.record(field, whole(1))])
         .exactOptional()
@@ -367,6 +370,12 @@ const schema = z
       .enum(["causal-lm", "sequence-classification", "regression", "image-classification"])
       .default("causal-lm")
       .describe("What the model is trained for."),
+    weights: z
+      .enum(startingWeights)
+      .exactOptional()
+      .describe(
+        "What the model takes from its files: pretrained, all; trunk, all but the head, for other classes; random, nothing but config.json. The rest is drawn from the seed. Default: pretrained.",
+      ),
     basePrecision: z
       .enum(basePrecisions)
       .exactOptional()

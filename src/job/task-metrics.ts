@@ -9,6 +9,14 @@ export const needsOfTask: Readonly<Record<JobTask, readonly MetricNeeds[]>> = {
   regression: ["numbers"],
 };
 
+/** What every evaluated round is measured by, the measure that leads a table first. */
+export const roundMetrics: Readonly<Record<JobTask, readonly string[]>> = {
+  "causal-lm": ["perplexity", "loss", "accuracy"],
+  "sequence-classification": ["accuracy", "mcc", "loss"],
+  regression: ["pearson", "spearman", "mse", "loss"],
+  "image-classification": ["accuracy", "loss"],
+};
+
 /** The metrics of a task where none are named. */
 export const standardMetrics: Readonly<Record<JobTask, readonly string[]>> = {
   "causal-lm": ["loss", "perplexity", "tokenAccuracy"],

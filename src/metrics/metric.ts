@@ -63,6 +63,8 @@ export interface MetricOf<Needs extends MetricNeeds> {
   /** Of one example by itself, where that means something. */
   single?(one: MetricCases[Needs]): number;
   readonly better: "higher" | "lower";
+  /** Digits after the point with which it is written; 4 where absent. */
+  readonly decimals?: number;
 }
 
 /** A metric of any kind. */

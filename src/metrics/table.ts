@@ -18,6 +18,7 @@ import { type Gsm8kExtraction, gsm8kMatch } from "./gsm8k.ts";
 import { matthewsCorrelation } from "./matthews.ts";
 import { meteor, type Synonyms } from "./meteor.ts";
 import {
+  type ClassCase,
   type LossCase,
   type Measurement,
   type Metric,
@@ -53,6 +54,7 @@ export const metrics: readonly Metric[] = [
     needs: "texts",
     title: "NIST-5",
     better: "higher",
+    decimals: 3,
     signature: (cases) => `nltk|n:5|tok:13a|case:mixed|nrefs:${referenceCount(cases)}`,
     measure: (cases) => measured(nistCounts(cases.map(tokens13a)), nistOf),
   },
@@ -65,8 +67,7 @@ export const metrics: readonly Metric[] = [
     title: "ROUGE-L of the COCO caption evaluation",
     better: "higher",
     signature: (cases) => `pycocoevalcap|beta:1.2|tok:13a|case:lc|nrefs:${referenceCount(cases)}`,
-    measure: (cases) => meanOf(cases.map((one) => cocoRougeL(cocoCase(one)))),
-    single: (one) => cocoRougeL(cocoCase(one)),
+    ...meanOfEach((one: TextCase) => cocoRougeL(cocoCase(one))),
   },
   {
     name: "exactMatch",
@@ -74,8 +75,7 @@ export const metrics: readonly Metric[] = [
     title: "answers equal to a reference",
     better: "higher",
     signature: () => "trimmed|case:mixed",
-    measure: (cases) => meanOf(cases.map(exactMatch)),
-    single: exactMatch,
+    ...meanOfEach(exactMatch),
   },
   gsm8kMetric("gsm8k", "strict"),
   gsm8kMetric("gsm8kFlexible", "flexible"),
@@ -105,8 +105,7 @@ export const metrics: readonly Metric[] = [
     title: "mean loss of an example",
     better: "lower",
     signature: () => "nats",
-    measure: (cases) => meanOf(cases.map(({ loss }) => loss)),
-    single: ({ loss }) => loss,
+    ...meanOfEach(({ loss }: ClassCase) => loss),
   },
   numberMetric("pearson", "Pearson's correlation", "higher", pearson),
   numberMetric("spearman", "Spearman's correlation", "higher", spearman),
@@ -115,8 +114,8 @@ export const metrics: readonly Metric[] = [
   choiceMetric("accNorm", "right choices by log-likelihood a character", "characters"),
   choiceMetric("accBytes", "right choices by log-likelihood a byte", "bytes"),
   lossMetric("loss", "mean loss of a token", (some) => Math.log(perplexity(some))),
-  lossMetric("perplexity", "perplexity of a token", perplexity),
-  textLossMetric("wordPerplexity", "perplexity of a word"),
+  { ...lossMetric("perplexity", "perplexity of a token", perplexity), decimals: 2 },
+  { ...textLossMetric("wordPerplexity", "perplexity of a word"), decimals: 2 },
   textLossMetric("bytePerplexity", "perplexity of a byte"),
   textLossMetric("bitsPerByte", "bits of loss a byte"),
   {
@@ -145,6 +144,17 @@ export function metricNamed(name: string): Metric | undefined {
   return metrics.find((metric) => metric.name === name);
 }
 
+/** Digits after the point with which a metric is written. */
+export function decimalsOf(name: string): number {
+  return metricNamed(name)?.decimals ?? 4;
+}
+
+/** The best of some values of a metric; undefined where there are none. */
+export function bestOf(name: string, values: readonly number[]): number | undefined {
+  if (values.length === 0) return undefined;
+  return metricNamed(name)?.better === "lower" ? Math.min(...values) : Math.max(...values);
+}
+
 /** METEOR with a third stage of synonyms, where they are given. */
 export function meteorMetric(name: string, title: string, synonyms?: Synonyms): MetricOf<"texts"> {
   const score = (one: TextCase): number => {
@@ -158,8 +168,7 @@ export function meteorMetric(name: string, title: string, synonyms?: Synonyms): 
     title,
     better: "higher",
     signature: (cases) => `nltk|${stages}|alpha:0.9|beta:3|gamma:0.5|tok:13a|nrefs:${referenceCount(cases)}`,
-    measure: (cases) => meanOf(cases.map(score)),
-    single: score,
+    ...meanOfEach(score),
   };
 }
 
@@ -180,6 +189,14 @@ function exactMatch({ prediction, references }: TextCase): number {
   return Number(references.some((reference) => reference.trim() === prediction.trim()));
 }
 
+/** The measuring of a metric that is the mean of what each example has by itself. */
+function meanOfEach<Case>(single: (one: Case) => number): {
+  measure(cases: readonly Case[]): Measurement;
+  single(one: Case): number;
+} {
+  return { measure: (cases) => meanOf(cases.map(single)), single };
+}
+
 function rougeMetric(name: string, kind: RougeKind, stem: boolean): MetricOf<"texts"> {
   const score = ({ prediction, references }: TextCase): number =>
     bestRouge(kind, prediction, references, { stem }).fmeasure;
@@ -190,8 +207,7 @@ function rougeMetric(name: string, kind: RougeKind, stem: boolean): MetricOf<"te
     better: "higher",
     signature: (cases) =>
       `rouge-score:0.1.2|F1|stemmer:${stem ? "porter" : "no"}|best reference|nrefs:${referenceCount(cases)}`,
-    measure: (cases) => meanOf(cases.map(score)),
-    single: score,
+    ...meanOfEach(score),
   };
 }
 
@@ -201,6 +217,7 @@ function bleuMetric(name: string, title: string, options: BleuOptions): MetricOf
     needs: "texts",
     title: `${title} of sacrebleu, 0 to 100`,
     better: "higher",
+    decimals: 2,
     signature: (cases) => bleuSignature(cases, options),
     measure: (cases) =>
       measured(
@@ -243,6 +260,7 @@ function chrfMetric(name: string, title: string, options: ChrfOptions): MetricOf
     needs: "texts",
     title: `${title} of sacrebleu, 0 to 100`,
     better: "higher",
+    decimals: 2,
     signature: (cases) => chrfSignature(cases, options),
     measure: (cases) =>
       measured(
@@ -260,6 +278,7 @@ function ciderMetric(name: string, title: string, clipped: boolean): MetricOf<"t
     needs: "texts",
     title,
     better: "higher",
+    decimals: 3,
     signature: (cases) =>
       `pycocoevalcap|n:4|${clipped ? "sigma:6" : "unclipped"}|times:10|tok:13a|case:lc|nrefs:${referenceCount(cases)}`,
     measure: (cases) => meanOf(cider(cases.map(cocoCase), { clipped })),
@@ -275,8 +294,7 @@ function gsm8kMetric(name: string, extraction: Gsm8kExtraction): MetricOf<"texts
     title: `right numbers of GSM8K, ${extraction} extraction`,
     better: "higher",
     signature: () => `lm-evaluation-harness:0.4|gsm8k:3|filter:${extraction}`,
-    measure: (cases) => meanOf(cases.map(match)),
-    single: match,
+    ...meanOfEach(match),
   };
 }
 
@@ -328,8 +346,7 @@ function choiceMetric(name: string, title: string, normalization: ChoiceNormaliz
     title,
     better: "higher",
     signature: () => `lm-evaluation-harness:0.4|normalized by:${normalization}`,
-    measure: (cases) => meanOf(cases.map((one) => Number(chosen(one, normalization) === one.gold))),
-    single: (one) => Number(chosen(one, normalization) === one.gold),
+    ...meanOfEach((one) => Number(chosen(one, normalization) === one.gold)),
   };
 }
 

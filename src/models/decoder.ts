@@ -210,13 +210,16 @@ export interface LayerOutput {
   readonly present: KeyValue;
 }
 
+/** One layer of a model, under its scope. */
+export type DecoderLayer<Config> = (w: Scope, x: Value, context: LayerContext, config: Config) => LayerOutput;
+
 /** Runs the layers over embedded tokens [B, T, D]; equal views share masks and tables. */
 export function runLayers<Config extends DecoderConfig>(
   w: Scope,
   embedded: Value,
   { inputIds, attentionMask, positionIds, segmentIds, cache }: TokenInputs,
   config: Config,
-  layer: (w: Scope, x: Value, context: LayerContext, config: Config) => LayerOutput,
+  layer: DecoderLayer<Config>,
 ): { readonly states: Value; readonly present: readonly KeyValue[] } {
   const positions = positionIds ?? constant(tensor("int64", [1], new BigInt64Array(1)));
   const masks = new Map<number | undefined, LayerMasks>();

@@ -10,6 +10,7 @@ import {
   attendHeads,
   attentionTensors,
   type DecoderConfig,
+  type DecoderLayer,
   decoder,
   decoderParameters,
   everyLayer,
@@ -69,16 +70,19 @@ export const gemma: Model<GemmaConfig, TokenInputs> = {
       offsetRmsNormTensors,
     ),
 
-  hidden(w, inputs, config) {
-    const embedded = scaledEmbedding(w.at("model.embed_tokens"), inputs.inputIds, config);
-    const { states, present } = runLayers(w.at("model.layers"), embedded, inputs, config, block);
-    return { states: offsetRmsNorm(w.at("model.norm"), states, config.rmsNormEps), present };
-  },
+  hidden: gemmaHidden(block),
 };
 
-/** Embedded tokens, as large as the states that the layers add to them. */
-export function scaledEmbedding(w: Scope, ids: Value, { hiddenSize }: DecoderConfig): Value {
-  return mul(embedding(w, ids), Math.sqrt(hiddenSize)); // [B, T, D]
+/** What the generations of Gemma do around their layers: embeddings as large as the states, and a norm at the end. */
+export function gemmaHidden<Config extends DecoderConfig>(
+  layer: DecoderLayer<Config>,
+): Model<Config, TokenInputs>["hidden"] {
+  return (w, inputs, config) => {
+    const tokens = embedding(w.at("model.embed_tokens"), inputs.inputIds);
+    const embedded = mul(tokens, Math.sqrt(config.hiddenSize)); // [B, T, D]
+    const { states, present } = runLayers(w.at("model.layers"), embedded, inputs, config, layer);
+    return { states: offsetRmsNorm(w.at("model.norm"), states, config.rmsNormEps), present };
+  };
 }
 
 function block(w: Scope, x: Value, context: LayerContext, config: GemmaConfig): LayerOutput {

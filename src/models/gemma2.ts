@@ -17,10 +17,9 @@ import {
   type LayerOutput,
   projectHeads,
   readDecoder,
-  runLayers,
   windowedLayers,
 } from "./decoder.ts";
-import { scaledEmbedding } from "./gemma.ts";
+import { gemmaHidden } from "./gemma.ts";
 import type { Model, TokenInputs } from "./model.ts";
 import { offsetRmsNormTensors, type Tensors } from "./parameters.ts";
 import { ropeOptions } from "./rope-config.ts";
@@ -74,11 +73,7 @@ export const gemma2: Model<Gemma2Config, TokenInputs> = {
       offsetRmsNormTensors,
     ),
 
-  hidden(w, inputs, config) {
-    const embedded = scaledEmbedding(w.at("model.embed_tokens"), inputs.inputIds, config);
-    const { states, present } = runLayers(w.at("model.layers"), embedded, inputs, config, layer);
-    return { states: offsetRmsNorm(w.at("model.norm"), states, config.rmsNormEps), present };
-  },
+  hidden: gemmaHidden(layer),
 
   head(w, states, inputs, config, task) {
     const output = decoderHead(w, states, inputs, config, task);

@@ -12,10 +12,9 @@ import {
   type LayerContext,
   type LayerOutput,
   projectHeads,
-  runLayers,
   windowedLayers,
 } from "./decoder.ts";
-import { scaledEmbedding } from "./gemma.ts";
+import { gemmaHidden } from "./gemma.ts";
 import { type Gemma2Config, gemma2, readGemma, sandwich, sandwichTensors } from "./gemma2.ts";
 import type { Model, TokenInputs } from "./model.ts";
 import { offsetRmsNormTensors } from "./parameters.ts";
@@ -63,11 +62,7 @@ export const gemma3: Model<Gemma2Config, TokenInputs> = {
       offsetRmsNormTensors,
     ),
 
-  hidden(w, inputs, config) {
-    const embedded = scaledEmbedding(w.at("model.embed_tokens"), inputs.inputIds, config);
-    const { states, present } = runLayers(w.at("model.layers"), embedded, inputs, config, layer);
-    return { states: offsetRmsNorm(w.at("model.norm"), states, config.rmsNormEps), present };
-  },
+  hidden: gemmaHidden(layer),
 };
 
 function layer(w: Scope, x: Value, context: LayerContext, config: Gemma2Config): LayerOutput {

@@ -5,7 +5,7 @@ import { openGgufOf } from "../formats/gguf/folder.ts";
 import { openCheckpoint, type TensorFile } from "../formats/safetensors.ts";
 import type { WeightSpec } from "../nn/scope.ts";
 import type { Params } from "../tensor/params.ts";
-import { isFourBit, quantizedBlocks, repackedBlocks } from "../tensor/quant/matmul-nbits.ts";
+import { isRepacked, quantizedBlocks, repackedBits, repackedBlocks } from "../tensor/quant/matmul-nbits.ts";
 import { type Tensor, tensor } from "../tensor/tensor.ts";
 import { fromCheckpoint, storedShape } from "./checkpoint.ts";
 import { isObject, numLabels } from "./config.ts";
@@ -13,6 +13,7 @@ import { familyOf } from "./families.ts";
 import type { Model, ModelParameter, Task } from "./model.ts";
 import { type BasePrecision, blockParams, heldSpec, type StoredType } from "./precision.ts";
 import { freshTensor } from "./random-weights.ts";
+import type { StartingWeights } from "./starting-weights.ts";
 import type { TaskModel } from "./task.ts";
 
 type Json = Readonly<Record<string, unknown>>;
@@ -25,8 +26,10 @@ export interface ModelOptions {
 }
 
 export interface LoadOptions extends ModelOptions {
-  /** Seed of heads that the checkpoint does not hold. Default: 0. */
+  /** Seed of what the model does not take from the checkpoint. Default: 0. */
   readonly seed?: number;
+  /** What it takes from the checkpoint. Default: "pretrained". */
+  readonly weights?: StartingWeights;
   /** How the base weights are held. Default: "float32". */
   readonly precision?: BasePrecision;
 }
@@ -53,14 +56,20 @@ export async function loadModel(folder: Folder, options: LoadOptions = {}): Prom
   return { ...model, weights: await read() };
 }
 
-/** Holds the headers of a folder's checkpoint against its configuration; the weights are read when they are asked for. */
+/**
+ * Holds the headers of a folder's checkpoint against its configuration; the weights are read when they are asked for.
+ * Random weights need the configuration alone.
+ */
 export async function findModel(
   folder: Folder,
-  { seed = 0, precision = "float32", ...options }: LoadOptions = {},
+  { seed = 0, precision = "float32", weights: start = "pretrained", ...options }: LoadOptions = {},
 ): Promise<{ readonly model: FoundModel; readonly read: () => Promise<Params> }> {
-  const { json, file } = await openModel(folder);
+  const isRandom = start === "random" && folder.has("config.json");
+  const { json, file } = isRandom
+    ? { json: await readConfig(folder), file: noTensors }
+    : await openModel(folder);
   const chosen = describeModel(json, options);
-  const { places, initialized, ignored } = placesOf(file, chosen);
+  const { places, initialized, ignored } = placesOf(file, chosen, start);
   const { model, config, task } = chosen;
   const parameters = model.parameters(config, task);
   const specs = new Map(
@@ -71,7 +80,7 @@ export async function findModel(
       return [name, heldSpec(parameter, stored, precision)];
     }),
   );
-  const held = new Map([...specs].filter(([, { dtype, inBlocks }]) => dtype !== "float32" || inBlocks));
+  const held = new Map([...specs].filter(([, { dtype, blockBits }]) => dtype !== "float32" || blockBits));
   return {
     model: { ...chosen, ...(held.size > 0 && { held }), json, initialized, ignored },
     async read() {
@@ -81,13 +90,34 @@ export async function findModel(
         const spec = specs.get(name) ?? { dtype: "float32", shape: parameter.shape };
         const found =
           key === undefined
-            ? [[name, freshTensor(name, parameter, config.initializerRange, seed)] as const]
+            ? heldFresh(name, freshTensor(name, parameter, config.initializerRange, seed), spec)
             : await heldTensors(file, key, { name, parameter, spec });
         for (const [part, value] of found) weights.set(part, value);
       }
       return weights;
     },
   };
+}
+
+/** A checkpoint without tensors. */
+const noTensors: TensorFile = {
+  names: [],
+  metadata: new Map(),
+  info: (name) => {
+    throw new RangeError(`model: there is no tensor ${name}`);
+  },
+  tensor: async (name) => {
+    throw new RangeError(`model: there is no tensor ${name}`);
+  },
+};
+
+/** The tensors that hold a fresh one, by the names under which they are fed. */
+function heldFresh(
+  name: string,
+  fresh: Tensor,
+  { blockBits }: WeightSpec,
+): readonly (readonly [string, Tensor])[] {
+  return blockBits ? blockParams(name, quantizedBlocks(fresh)) : [[name, fresh]];
 }
 
 /** The tensors that hold one of a checkpoint, by the names under which they are fed. */
@@ -97,12 +127,12 @@ async function heldTensors(
   {
     name,
     parameter,
-    spec: { dtype, inBlocks = false },
+    spec: { dtype, blockBits },
   }: { readonly name: string; readonly parameter: ModelParameter; readonly spec: WeightSpec },
 ): Promise<readonly (readonly [string, Tensor])[]> {
-  if (inBlocks) {
+  if (blockBits) {
     const stored = "blocks" in file ? await file.blocks(key) : undefined;
-    if (stored && isFourBit(stored.type))
+    if (stored && isRepacked(stored.type) && repackedBits(stored.type) === blockBits)
       return blockParams(name, repackedBlocks(stored.type, stored.bytes, stored.shape));
     const read = await file.tensor(key);
     return blockParams(name, quantizedBlocks(parameter.transposed ? fromCheckpoint(read, parameter) : read));
@@ -191,7 +221,7 @@ interface Places {
   readonly ignored: readonly string[];
 }
 
-function placesOf(file: TensorFile, { model, config, task }: TaskModel): Places {
+function placesOf(file: TensorFile, { model, config, task }: TaskModel, start: StartingWeights): Places {
   const stored = new Set(file.names);
   const places = new Map<string, string | undefined>();
   const used = new Set<string>();
@@ -199,16 +229,18 @@ function placesOf(file: TensorFile, { model, config, task }: TaskModel): Places 
   const problems: string[] = [];
   const wanted = model.parameters(config, task);
   for (const [name, parameter] of wanted) {
-    const key = spellings(name, model).find((spelling) => stored.has(spelling));
+    const { fresh = false, head = false } = parameter;
+    const isNew = start === "random" || (start === "trunk" && head && fresh);
+    const key = isNew ? undefined : spellings(name, model).find((spelling) => stored.has(spelling));
     places.set(name, key);
     if (key === undefined) {
-      if (parameter.fresh) initialized.push(name);
+      if (isNew || fresh) initialized.push(name);
       else problems.push(`${name}: missing`);
       continue;
     }
     used.add(key);
     const wrong = mismatch(file, key, parameter);
-    if (wrong) problems.push(wrong);
+    if (wrong) problems.push(head && fresh ? `${wrong}; weights: trunk begins with a new one` : wrong);
   }
   if (problems.length > 0) throw checkpointError(model, problems, wanted.size);
   const tied = model.tied(config);

@@ -1,5 +1,5 @@
 import type { WeightSpec } from "../nn/scope.ts";
-import { hasDtype, widen } from "../tensor/convert.ts";
+import { widen } from "../tensor/convert.ts";
 import type { Params } from "../tensor/params.ts";
 import type { BlockType } from "../tensor/quant/blocks.ts";
 import {
@@ -7,15 +7,15 @@ import {
   blockNames,
   dequantizedBlocks,
   fitsBlocks,
-  isFourBit,
+  repackedBits,
 } from "../tensor/quant/matmul-nbits.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { ModelParameter } from "./model.ts";
 import type { TaskModel } from "./task.ts";
 
 /**
- * How the base weights are held in memory. "stored": matrices of 16-bit floats, and four-bit blocks of linear layers, as the
- * checkpoint has them. "4bit": the matrices of linear layers in blocks of four bits; embeddings and heads as in "stored".
+ * How the base weights are held in memory. "stored": matrices of 16-bit floats and of eight-bit blocks, and four-bit blocks of
+ * linear layers, as the checkpoint has them. "4bit": the matrices of linear layers in blocks of four bits; embeddings and heads as in "stored".
  * Everything else is float32, and every product is computed in float32.
  */
 export type BasePrecision = (typeof basePrecisions)[number];
@@ -33,9 +33,13 @@ export function heldSpec(
 ): WeightSpec {
   const matrix = shape.length === 2 && (kind === "linear" || kind === "embedding");
   if (precision === "float32" || !matrix) return { dtype: "float32", shape };
-  const blocks = precision === "4bit" || (isBlockType(stored) && isFourBit(stored));
-  if (kind === "linear" && !head && blocks && fitsBlocks(shape))
-    return { dtype: "float32", shape, inBlocks: true };
+  const storedBits = isBlockType(stored) ? repackedBits(stored) : undefined;
+  if (fitsBlocks(shape)) {
+    const isLayer = kind === "linear" && !head;
+    if (isLayer && (precision === "4bit" || storedBits === 4))
+      return { dtype: "float32", shape, blockBits: 4 };
+    if (storedBits === 8 && !transposed) return { dtype: "float32", shape, blockBits: 8 };
+  }
   if (transposed) return { dtype: "float32", shape };
   if (stored === "float16" || stored === "F16") return { dtype: "float16", shape };
   if (stored === "bfloat16" || stored === "BF16") return { dtype: "bfloat16", shape };
@@ -47,10 +51,11 @@ function isBlockType(stored: StoredType): stored is BlockType {
 }
 
 /** Bytes in which a parameter is held. */
-export function heldBytes({ dtype, shape, inBlocks = false }: WeightSpec): number {
+export function heldBytes({ dtype, shape, blockBits }: WeightSpec): number {
   const size = shape.reduce((product, dim) => product * dim, 1);
-  // Half a byte a number, and two float16 numbers for 32.
-  if (inBlocks) return size / 2 + (2 * 2 * size) / 32;
+  // Two float16 numbers for 32 of four bits, one for 32 of eight.
+  if (blockBits === 4) return size / 2 + (2 * 2 * size) / 32;
+  if (blockBits === 8) return size + (2 * size) / 32;
   return size * (dtype === "float32" ? 4 : 2);
 }
 
@@ -68,7 +73,7 @@ export function blockParams(name: string, { levels, scales, offsets }: BlockMatr
   return [
     [names.levels, levels],
     [names.scales, scales],
-    [names.offsets, offsets],
+    ...(offsets ? [[names.offsets, offsets] as [string, Tensor]] : []),
   ];
 }
 
@@ -87,15 +92,6 @@ export function floatWeight(weights: Params, name: string): Tensor | undefined {
   const whole = weights.get(name);
   if (whole) return whole.dtype === "float16" || whole.dtype === "bfloat16" ? widen(whole) : whole;
   const names = blockNames(name);
-  const [levels, scales, offsets] = [
-    weights.get(names.levels),
-    weights.get(names.scales),
-    weights.get(names.offsets),
-  ];
-  if (!levels || !scales || !offsets) return undefined;
-  if (!hasDtype(levels, "uint8") || !hasDtype(scales, "float16") || !hasDtype(offsets, "float16"))
-    throw new TypeError(
-      `precision: ${name} is in blocks of ${levels.dtype}, ${scales.dtype}, ${offsets.dtype}`,
-    );
-  return dequantizedBlocks({ levels, scales, offsets });
+  const [levels, scales] = [weights.get(names.levels), weights.get(names.scales)];
+  return levels && scales && dequantizedBlocks({ levels, scales, offsets: weights.get(names.offsets) });
 }

@@ -1,16 +1,16 @@
-import { BLOCK, dequantizeBlocks } from "../graph/ops/four-bit.ts";
+import { BLOCK, dequantizeBlocks } from "../graph/ops/blocks.ts";
 import { cast } from "../graph/ops.ts";
 import { input, type Value } from "../graph/value.ts";
 import type { DType } from "../tensor/dtype.ts";
-import { blockNames } from "../tensor/quant/matmul-nbits.ts";
+import { type BlockBits, blockNames } from "../tensor/quant/matmul-nbits.ts";
 
 /** What is known of a named tensor before its numbers are. */
 export interface WeightSpec {
   /** Floats of 16 bits are read as float32. */
   readonly dtype: DType;
   readonly shape: readonly number[];
-  /** Whether the matrix is held in blocks of four bits, under the names of `blockNames`. */
-  readonly inBlocks?: boolean;
+  /** Bits of a number where the matrix is held in blocks, under the names of `blockNames`. */
+  readonly blockBits?: BlockBits;
 }
 
 /** What an adapter adds to a linear layer: the layer's new output for input `x` and base output `y`. */
@@ -45,19 +45,19 @@ export interface ScopeOptions {
 const none: readonly LinearAdapter[] = [];
 
 /** The graph inputs that hold a tensor, in the type that is computed with. */
-function read(name: string, { dtype, shape, inBlocks = false }: WeightSpec): Value {
-  if (!inBlocks) {
+function read(name: string, { dtype, shape, blockBits }: WeightSpec): Value {
+  if (blockBits === undefined) {
     const held = input(name, dtype, shape);
     return dtype === "float16" || dtype === "bfloat16" ? cast(held, "float32") : held;
   }
   const [out = 0, from = 0] = shape;
   const names = blockNames(name);
   const numbers = (part: string): Value => cast(input(part, "float16", [out, from / BLOCK]), "float32");
-  return dequantizeBlocks({
-    levels: input(names.levels, "uint8", [out, from / BLOCK, BLOCK / 2]),
-    scales: numbers(names.scales),
-    offsets: numbers(names.offsets),
-  });
+  const scales = numbers(names.scales);
+  const levels = input(names.levels, "uint8", [out, from / BLOCK, (BLOCK * blockBits) / 8]);
+  return dequantizeBlocks(
+    blockBits === 8 ? { levels, scales } : { levels, scales, offsets: numbers(names.offsets) },
+  );
 }
 
 /** The root scope over named weights; each becomes a graph input when it is first asked for. */

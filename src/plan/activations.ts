@@ -74,8 +74,8 @@ function lengthOf(symbol: string, lengths: Lengths): number {
 /** Bytes that a node takes while it runs, beside its operands and results. */
 function workspace(node: Node, elements: (shape: Shape) => number): number {
   const [x, second] = node.inputs;
-  // The matrix in float32.
-  if (isOp(node, "MatMulNBits") && second) return 8 * elements(second.shape);
+  // The matrix in float32, where its levels are fed.
+  if (isOp(node, "MatMulNBits") && second && !second.constant) return 8 * elements(second.shape);
   // Levels in bytes, before they are scaled.
   if (isOp(node, "DequantizeHalf") && x) return elements(x.shape);
   // A copy of the bits under another type.

@@ -1,6 +1,6 @@
 import { bytes } from "../job/units.ts";
+import { bestOf } from "../metrics/table.ts";
 import { countedValue } from "../sweep/figures.ts";
-import { bestOf } from "../sweep/metric.ts";
 import { spreadOf } from "../sweep/statistics.ts";
 import type { Figure, Line, Point } from "./chart.ts";
 import { heldOutCurves, slug, trafficUntil } from "./run-figures.ts";

@@ -3,9 +3,8 @@ import { join } from "node:path";
 import { TributaryError } from "../errors.ts";
 import type { Round } from "../federation/round.ts";
 import { readRounds } from "../job/run-files.node.ts";
-import type { MetricName, MetricProtocol } from "../sweep/metric.ts";
 import type { Difference, Spread } from "../sweep/statistics.ts";
-import type { Label, RunRow, SweepBudget, SweepMachine } from "../sweep/sweep.ts";
+import type { Label, MetricProtocol, RunRow, SweepBudget, SweepMachine } from "../sweep/sweep.ts";
 import { sweepFiles } from "../sweep/sweep-files.node.ts";
 
 /** What `sweep.json` says, as far as a report reads it. */
@@ -15,7 +14,7 @@ export interface SweepDocument {
   readonly partitions: readonly Label[];
   readonly seeds: readonly number[];
   readonly budget: SweepBudget;
-  readonly metric: MetricName;
+  readonly metric: string;
   readonly metricProtocol: MetricProtocol;
   readonly machine: SweepMachine;
   readonly runs: readonly { readonly run: string }[];

@@ -50,6 +50,13 @@ function fromOrt(name: string, value: TypedTensor<OrtType>): Tensor {
   return { dtype, shape: value.dims, data: isBits ? data : bitsOf(data) } as Tensor;
 }
 
+/** Constants as ONNX Runtime takes them. */
+export function externalData(
+  constants: ReadonlyMap<string, Uint8Array> = new Map(),
+): Pick<InferenceSession.SessionOptions, "externalData"> {
+  return constants.size === 0 ? {} : { externalData: [...constants].map(([path, data]) => ({ path, data })) };
+}
+
 /** Wraps a session of ONNX Runtime. Host arrays go in and out without a copy on the CPU. */
 export function wrapSession(
   session: InferenceSession,

@@ -1,6 +1,6 @@
 import { env, InferenceSession, Tensor } from "onnxruntime-node";
 import { TributaryError } from "../errors.ts";
-import { wrapSession } from "./ort-session.ts";
+import { externalData, wrapSession } from "./ort-session.ts";
 import type { Device, Runtime, SessionOptions } from "./session.ts";
 
 const devices: readonly Device[] = ["cpu", "webgpu", "cuda"];
@@ -10,7 +10,10 @@ export const runtime: Runtime = {
   name: "onnxruntime-node",
   version: env.versions.node ?? env.versions.common,
   devices,
-  async openSession(graph, { device = "cpu", threads = 1, keepsMemory = true }: SessionOptions = {}) {
+  async openSession(
+    graph,
+    { device = "cpu", threads = 1, keepsMemory = true, constants }: SessionOptions = {},
+  ) {
     if (!devices.includes(device)) {
       throw new TributaryError(
         "device-absent",
@@ -28,6 +31,7 @@ export const runtime: Runtime = {
         enableMemPattern: false,
         enableCpuMemArena: keepsMemory,
         logSeverityLevel: 3,
+        ...externalData(constants),
       });
       return wrapSession(session, Tensor, { device, threads });
     } catch (cause) {

@@ -1,6 +1,6 @@
 import { env, InferenceSession, Tensor } from "onnxruntime-web";
 import { TributaryError } from "../errors.ts";
-import { wrapSession } from "./ort-session.ts";
+import { externalData, wrapSession } from "./ort-session.ts";
 import type { Device, Runtime, SessionOptions } from "./session.ts";
 
 const devices: readonly Device[] = ["wasm", "webgpu"];
@@ -10,7 +10,7 @@ export const runtime: Runtime = {
   name: "onnxruntime-web",
   version: env.versions.web ?? env.versions.common,
   devices,
-  async openSession(graph, { device = "wasm", threads = 1 }: SessionOptions = {}) {
+  async openSession(graph, { device = "wasm", threads = 1, constants }: SessionOptions = {}) {
     if (!devices.includes(device)) {
       throw new TributaryError(
         "device-absent",
@@ -23,6 +23,7 @@ export const runtime: Runtime = {
       executionProviders: [device],
       graphOptimizationLevel: "all",
       logSeverityLevel: 3,
+      ...externalData(constants),
     });
     return wrapSession(session, Tensor, { device, threads: granted });
   },

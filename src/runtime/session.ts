@@ -13,6 +13,8 @@ export interface SessionOptions {
    * no room beside another that works.
    */
   readonly keepsMemory?: boolean;
+  /** Bytes of the constants that the graph leaves out, by their places. The session copies them. Default: none. */
+  readonly constants?: ReadonlyMap<string, Uint8Array>;
 }
 
 /** A compiled graph. It owns its buffers; `dispose` frees them. */

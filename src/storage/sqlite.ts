@@ -8,7 +8,7 @@ import type { EventBody, Journal, JournalEvent } from "../federation/journal.ts"
 import { syncFolder } from "./disk.ts";
 
 /** A journal that holds a file open. */
-export interface SqliteJournal extends Journal {
+export interface SqliteJournal<Body = EventBody> extends Journal<Body> {
   close(): void;
 }
 
@@ -20,7 +20,7 @@ const PAGE = 256;
  * folder beside the file that a killed process leaves behind; it is removed here. Rollback journals are not used: this
  * build does not play back the one that a killed process leaves (its reserved-lock check sees its own lock).
  */
-export async function sqliteJournal(path: string): Promise<SqliteJournal> {
+export async function sqliteJournal<Body = EventBody>(path: string): Promise<SqliteJournal<Body>> {
   await mkdir(dirname(path), { recursive: true });
   rmSync(`${path}.lock`, { recursive: true, force: true });
   const database = new sqlite.Database(path);
@@ -91,7 +91,7 @@ export async function sqliteJournal(path: string): Promise<SqliteJournal> {
           `SELECT seq, previous_hash, at, body FROM event WHERE seq >= ? ORDER BY seq LIMIT ${PAGE}`,
           [next],
         );
-        for (const row of rows) yield eventOf(row);
+        for (const row of rows) yield eventOf<Body>(row);
         if (rows.length < PAGE) return;
         next = Number(rows.at(-1)?.seq) + 1;
       }
@@ -103,12 +103,12 @@ export async function sqliteJournal(path: string): Promise<SqliteJournal> {
   };
 }
 
-function eventOf(row: Record<string, unknown>): JournalEvent {
+function eventOf<Body>(row: Record<string, unknown>): JournalEvent<Body> {
   return {
     seq: Number(row.seq),
     previousHash: String(row.previous_hash),
     at: String(row.at),
     // Only `append` writes rows; the chain of hashes is checked by whoever replays them.
-    body: JSON.parse(String(row.body)) as EventBody,
+    body: JSON.parse(String(row.body)) as Body,
   };
 }

@@ -1,6 +1,6 @@
-import { decimalsOf, type MetricName, type MetricProtocol } from "./metric.ts";
+import { decimalsOf } from "../metrics/table.ts";
 import { pairedDifference, spreadOf } from "./statistics.ts";
-import type { Cell, RunRow, SweepPlan } from "./sweep.ts";
+import type { Cell, MetricProtocol, RunRow, SweepPlan } from "./sweep.ts";
 
 /** A number that every run has. */
 export interface Figure {
@@ -12,13 +12,13 @@ export interface Figure {
 }
 
 /** The value of a measure that counts in a comparison. */
-export function countedValue(row: RunRow, metric: MetricName, protocol: MetricProtocol): number | undefined {
+export function countedValue(row: RunRow, metric: string, protocol: MetricProtocol): number | undefined {
   return (protocol === "best" ? row.best : row.after)[metric];
 }
 
 /** The figures of a table, the measure that leads it first. */
 export function figuresOf({ metric, protocol }: Pick<SweepPlan, "metric" | "protocol">): Figure[] {
-  const others: readonly MetricName[] = metric === "loss" ? [] : ["loss"];
+  const others = metric === "loss" ? [] : ["loss"];
   return [
     {
       title: `${metric} ${protocol}`,

@@ -4,9 +4,10 @@ import type { Job } from "../job/job.ts";
 import { nameOf, readJobText, readSection, withAbsolutePaths } from "../job/load.node.ts";
 import { JobError, type PlaceOf } from "../job/problem.ts";
 import { valueAt } from "../job/schema-node.ts";
+import { needsOfTask, roundMetrics } from "../job/task-metrics.ts";
+import { metricNames } from "../metrics/table.ts";
 import { bytesOf, checkSweep, labelsOf } from "./check.ts";
 import { checkDrafts, draftsOf } from "./drafts.ts";
-import { type MetricName, metricsOfTask } from "./metric.ts";
 import { withPooledLength } from "./pooled.node.ts";
 import type { JobKeys, Sweep, SweepPlan, SweepRun } from "./sweep.ts";
 
@@ -48,7 +49,7 @@ export async function planSweep({
     const id = `${method.slug}/${partition.slug}/seed-${seed}`;
     const long = hasLength(sweep.methods[method.label]) ? job : await withPooledLength(job);
     const { generate: _, ...quiet } = sideBySide > 1 ? onOneCore(long) : long;
-    const placed = { ...quiet, name, out: join(folder, "runs", id) };
+    const placed = { ...measuredBy(metric, quiet), name, out: join(folder, "runs", id) };
     runs.push({ id, method: method.label, partition: partition.label, seed, job: placed });
   }
   const { bytes, ...budget } = sweep.budget;
@@ -88,12 +89,20 @@ function onOneCore(job: Job): Job {
   return { ...job, workers: one(job.workers), threads: one(job.threads) };
 }
 
-function metricOf({ metric }: Sweep, task: Job["task"], placeOf: PlaceOf): MetricName {
-  const known = metricsOfTask[task];
-  const [first = "loss"] = known;
-  if (metric === undefined || known.includes(metric)) return metric ?? first;
+function metricOf({ metric }: Sweep, task: Job["task"], placeOf: PlaceOf): string {
+  const [first = "loss"] = roundMetrics[task];
+  if (metric === undefined) return first;
+  const known = [...new Set([...roundMetrics[task], ...metricNames(needsOfTask[task])])];
+  if (known.includes(metric)) return metric;
   throw new JobError(
     [{ path: "metric", got: metric, expected: `one of ${known.join(", ")} for the task ${task}` }],
     placeOf,
   );
+}
+
+/** A job whose evaluated rounds have a metric. */
+function measuredBy<J extends Omit<Job, "generate">>(metric: string, job: J): J {
+  const { metrics = [] } = job.evaluation;
+  if ([...roundMetrics[job.task], ...metrics].includes(metric)) return job;
+  return { ...job, evaluation: { ...job.evaluation, metrics: [...metrics, metric] } };
 }

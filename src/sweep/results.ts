@@ -1,8 +1,8 @@
 import type { Round } from "../federation/round.ts";
 import { isSpent, spentBy } from "../job/budget.ts";
 import type { RunSummary } from "../job/events.ts";
-import { bestOf, type MetricProtocol } from "./metric.ts";
-import type { RunRow, SweepRun } from "./sweep.ts";
+import { bestOf } from "../metrics/table.ts";
+import type { MetricProtocol, RunRow, SweepRun } from "./sweep.ts";
 
 /** What the folder of a run holds. */
 export interface RunRecord {

@@ -1,7 +1,8 @@
 import { z } from "zod";
 import { jobJsonSchema } from "../job/schema.ts";
 import type { SchemaNode } from "../job/schema-node.ts";
-import { metricNames } from "./metric.ts";
+import { metricNeeds } from "../metrics/metric.ts";
+import { metricNames } from "../metrics/table.ts";
 import type { Sweep } from "./sweep.ts";
 
 const whole = (minimum: number): z.ZodNumber => z.int().min(minimum);
@@ -39,9 +40,9 @@ const schema = z
         "What every run may use, as one of rounds, bytes and steps; the round in which it is used up is the last.",
       ),
     metric: z
-      .enum(metricNames)
+      .enum(metricNames(metricNeeds))
       .exactOptional()
-      .describe("The measure that leads the table. Default: accuracy, pearson or perplexity, by the task."),
+      .describe("The metric that leads the table. Default: accuracy, pearson or perplexity, by the task."),
     protocol: z
       .enum(["last", "best"])
       .default("last")

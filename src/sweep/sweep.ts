@@ -1,7 +1,9 @@
 import type { Job, PartitionJob } from "../job/job.ts";
 import type { PlacedJob } from "../job/run.ts";
-import type { MetricName, MetricProtocol } from "./metric.ts";
 import type { Difference, Spread } from "./statistics.ts";
+
+/** Which value of a measure counts: that after the last round, or the best after any round. */
+export type MetricProtocol = "last" | "best";
 
 /** Keys of a job, in part. */
 export type JobKeys = Readonly<Record<string, unknown>>;
@@ -30,7 +32,7 @@ export interface Sweep {
   readonly seeds: readonly number[];
   readonly budget: SweepBudget;
   /** The measure that leads the table; the first of the task where absent. */
-  readonly metric?: MetricName;
+  readonly metric?: string;
   readonly protocol: MetricProtocol;
 }
 
@@ -59,7 +61,7 @@ export interface SweepPlan {
   readonly partitions: readonly Label[];
   readonly seeds: readonly number[];
   readonly budget: { readonly rounds?: number; readonly bytes?: number; readonly steps?: number };
-  readonly metric: MetricName;
+  readonly metric: string;
   readonly protocol: MetricProtocol;
   /** How many runs go side by side. */
   readonly workers: number;

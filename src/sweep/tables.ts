@@ -1,10 +1,11 @@
+import { metricNeeds } from "../metrics/metric.ts";
+import { decimalsOf, metricNames } from "../metrics/table.ts";
 import { cellsOf, figuresOf, headOf } from "./figures.ts";
-import { decimalsOf, metricNames } from "./metric.ts";
 import type { Cell, RunRow, SweepPlan } from "./sweep.ts";
 
 /** One row for each run, as CSV. */
 export function runsCsv(rows: readonly RunRow[]): string {
-  const present = metricNames.filter((name) =>
+  const present = metricNames(metricNeeds).filter((name) =>
     rows.some(({ before, after }) => name in before || name in after),
   );
   const head = [

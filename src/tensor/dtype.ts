@@ -2,22 +2,26 @@
  * Element types. The storage types (float16, bfloat16, float8) are held as raw bits in unsigned arrays
  * and are widened before arithmetic.
  */
-export type DType =
-  | "float32"
-  | "float64"
-  | "float16"
-  | "bfloat16"
-  | "float8e4m3"
-  | "float8e5m2"
-  | "int8"
-  | "int16"
-  | "int32"
-  | "int64"
-  | "uint8"
-  | "uint16"
-  | "uint32"
-  | "uint64"
-  | "bool";
+export type DType = (typeof dtypes)[number];
+
+/** The element types by name. */
+export const dtypes = [
+  "float32",
+  "float64",
+  "float16",
+  "bfloat16",
+  "float8e4m3",
+  "float8e5m2",
+  "int8",
+  "int16",
+  "int32",
+  "int64",
+  "uint8",
+  "uint16",
+  "uint32",
+  "uint64",
+  "bool",
+] as const;
 
 /** The typed array that holds a dtype on the host. */
 export interface ArrayOf {

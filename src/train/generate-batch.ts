@@ -1,6 +1,6 @@
 import type { Session } from "../runtime/session.ts";
 import type { Params } from "../tensor/params.ts";
-import { type DecoderGraph, decode, likeliest } from "./generate.ts";
+import { type DecoderSize, decode, likeliest } from "./generate.ts";
 import { openCache } from "./key-value-cache.ts";
 
 export interface BatchGenerateOptions {
@@ -23,7 +23,7 @@ export interface BatchGenerateOptions {
  * either may be taken.
  */
 export async function generateBatch(
-  { cache: size, maxPositions }: Omit<DecoderGraph, "graph">,
+  { cache: size, maxPositions }: DecoderSize,
   session: Session,
   weights: Params,
   {

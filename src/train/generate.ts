@@ -1,6 +1,8 @@
 import { type AttachedAdapter, adaptedScope, adapterBase } from "../adapters/adapter.ts";
 import { TributaryError } from "../errors.ts";
+import type { EncodedGraph } from "../graph/onnx.ts";
 import { concat, flattenRows, gather } from "../graph/ops.ts";
+import type { PackedWeights } from "../graph/passes/held-weights.ts";
 import { timesDim } from "../graph/shape.ts";
 import { input, type Value } from "../graph/value.ts";
 import type { CacheSize } from "../models/model.ts";
@@ -11,18 +13,20 @@ import type { Params } from "../tensor/params.ts";
 import { type RandomStream, stream } from "../tensor/random.ts";
 import { tensor } from "../tensor/tensor.ts";
 import { cacheFeeds, type KeyValueCache, openCache } from "./key-value-cache.ts";
-import { encode } from "./step.ts";
+import { encode, encodePacked } from "./step.ts";
 
 /** New tokens for which a cache has room from the start. */
 const ROOM = 512;
 
 /** A traced decoder: one graph reads the prompt and continues it. */
-export interface DecoderGraph {
-  readonly graph: Uint8Array<ArrayBuffer>;
+export interface DecoderGraph extends EncodedGraph {
   readonly cache: CacheSize;
   /** Tokens that prompt and continuation may have together. */
   readonly maxPositions: number;
 }
+
+/** What the host knows of a traced decoder. */
+export type DecoderSize = Pick<DecoderGraph, "cache" | "maxPositions">;
 
 const names = {
   rows: "logit_rows",
@@ -30,14 +34,21 @@ const names = {
   present: "present",
 } as const;
 
+export interface DecoderOptions {
+  /** As in `adaptedScope`. Default: none. */
+  readonly further?: ReadonlyMap<string, WeightSpec>;
+  /** Weights whose blocks the graph holds, so that it serves these weights alone, and faster. Default: all are fed. */
+  readonly packed?: PackedWeights | undefined;
+}
+
 /**
  * Traces a causal model so that keys and values of past tokens go in and those of the tokens of the pass come out, with
- * logits at chosen tokens; `further` as in `adaptedScope`.
+ * logits at chosen tokens.
  */
 export function traceDecoder(
   taskModel: TaskModel,
   attached: readonly AttachedAdapter[] = [],
-  further: ReadonlyMap<string, WeightSpec> = new Map(),
+  { further = new Map(), packed }: DecoderOptions = {},
 ): DecoderGraph {
   const { model, config, task } = taskModel;
   const cache = model.cache?.(config);
@@ -71,7 +82,10 @@ export function traceDecoder(
     [names.logits, model.head(w, read, inputs, config, task)],
     [names.present, concat(parts, 0, timesDim(parts.length, "batch"))],
   ]);
-  return { graph: encode(outputs), cache, maxPositions: config.maxPositions };
+  const encoded = packed
+    ? encodePacked(outputs, packed)
+    : { graph: encode(outputs), constants: new Map<string, Uint8Array>() };
+  return { ...encoded, cache, maxPositions: config.maxPositions };
 }
 
 /**
@@ -143,8 +157,8 @@ export interface GenerateOptions extends SamplingOptions {
 /** One generated token. */
 export interface GeneratedToken {
   readonly id: number;
-  /** Logarithm of its probability under the model, before temperature and truncation. */
-  readonly logProb: number;
+  /** Logarithm of its probability under the model, before temperature and truncation; it takes a sum over the vocabulary. */
+  logProb(): number;
 }
 
 /**
@@ -152,7 +166,7 @@ export interface GeneratedToken {
  * `session` runs the decoder's graph; `weights` are base weights and adapter parameters.
  */
 export async function* generate(
-  { cache: size, maxPositions }: Omit<DecoderGraph, "graph">,
+  { cache: size, maxPositions }: DecoderSize,
   session: Session,
   weights: Params,
   { prompt, maxTokens, stopTokens = [], signal, ...sampling }: GenerateOptions,
@@ -172,7 +186,7 @@ export async function* generate(
     if (!logits) throw new Error("generate: a pass without logits");
     const id = chooseToken(logits, sampling, random);
     if (stops.has(id)) return;
-    yield { id, logProb: (logits[id] ?? Number.NaN) - logSumExp(logits) };
+    yield { id, logProb: () => (logits[id] ?? Number.NaN) - logSumExp(logits) };
     tokens = [id];
   }
 }

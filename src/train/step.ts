@@ -1,7 +1,7 @@
 import { gradients } from "../graph/gradients.ts";
-import { encodeOnnx } from "../graph/onnx.ts";
+import { type EncodedGraph, encodeOnnx, encodeWithConstants } from "../graph/onnx.ts";
 import { add, div, fill } from "../graph/ops.ts";
-import { widenLate } from "../graph/passes/held-weights.ts";
+import { type PackedWeights, widenLate } from "../graph/passes/held-weights.ts";
 import { pushSlices } from "../graph/passes/push-slices.ts";
 import { type RecomputeLevel, recomputedGradients } from "../graph/passes/recompute.ts";
 import { simplify } from "../graph/passes/simplify.ts";
@@ -229,8 +229,13 @@ export function encode(outputs: ReadonlyMap<string, Value>): Uint8Array<ArrayBuf
   return encodeOnnx({ outputs: simplified(outputs) });
 }
 
-function simplified(outputs: ReadonlyMap<string, Value>): ReadonlyMap<string, Value> {
-  const values = widenLate(simplify([...outputs.values()]));
+/** The same for a graph that holds weights itself. */
+export function encodePacked(outputs: ReadonlyMap<string, Value>, packed: PackedWeights): EncodedGraph {
+  return encodeWithConstants({ outputs: simplified(outputs, packed) });
+}
+
+function simplified(outputs: ReadonlyMap<string, Value>, packed?: PackedWeights): ReadonlyMap<string, Value> {
+  const values = widenLate(simplify([...outputs.values()]), packed);
   return new Map([...outputs.keys()].map((name, i) => [name, values[i] ?? fill([], 0)] as const));
 }
 

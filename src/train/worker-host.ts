@@ -1,6 +1,7 @@
 import { runtime } from "#ort";
 import { TributaryError } from "../errors.ts";
 import type { BasePrecision } from "../models/precision.ts";
+import type { StartingWeights } from "../models/starting-weights.ts";
 import type { Device, Session } from "../runtime/session.ts";
 import type { Params } from "../tensor/params.ts";
 import { type LocalOutcome, type LocalTask, runLocal, type StepRecord } from "./local.ts";
@@ -17,6 +18,8 @@ export type BaseSource =
       readonly seed: number;
       /** Default: "float32". */
       readonly precision?: BasePrecision;
+      /** Default: "pretrained". */
+      readonly weights?: StartingWeights;
     };
 
 /** A task for a worker. The base weights are the worker's own. */

@@ -11,14 +11,15 @@ const receive = createWorkerHost({
   post: (reply) => port.postMessage(reply),
   async loadBase(source) {
     if (source.kind === "params") return source.params;
-    const { path, seed, numLabels, precision = "float32" } = source;
-    const { weights } = await loadModel(await openFolder(path), {
+    const { path, seed, numLabels, precision = "float32", weights = "pretrained" } = source;
+    const loaded = await loadModel(await openFolder(path), {
       task: source.task as Task,
       numLabels,
       seed,
       precision,
+      weights,
     });
-    return weights;
+    return loaded.weights;
   },
 });
 port.on("message", (request: Request) => receive(request));

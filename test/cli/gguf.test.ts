@@ -9,8 +9,6 @@ import { exportRun } from "../../src/cli/commands/export.ts";
 import { generate } from "../../src/cli/commands/generate.ts";
 import { inspect } from "../../src/cli/commands/inspect.ts";
 import { verify } from "../../src/cli/commands/verify.ts";
-import { textStyle } from "../../src/cli/progress/style.ts";
-import type { Terminal } from "../../src/cli/terminal.ts";
 import { readTokenizer } from "../../src/data/files.node.ts";
 import { fileSource, openFolder } from "../../src/formats/files.node.ts";
 import { ggufCheckpoint } from "../../src/formats/gguf/checkpoint.ts";
@@ -21,6 +19,7 @@ import { exportAdapterGguf, exportMergedGguf } from "../../src/job/export-gguf.n
 import { modelDigest } from "../../src/job/model.node.ts";
 import { mergedWeights, openTuned } from "../../src/job/tuned.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
+import { printed as printedIn } from "./printed.ts";
 
 const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
 const base = fileURLToPath(new URL("../../examples/presidents/base", import.meta.url));
@@ -49,27 +48,13 @@ function tributary(...args: string[]): Promise<Outcome> {
 }
 
 /** What a command prints, without a process of its own. */
-async function printed(
+function printed(
   command: Command,
   positionals: readonly string[],
   flags: Readonly<Record<string, string>> = {},
 ): Promise<string> {
-  let text = "";
-  const terminal: Terminal = {
-    out: (more) => {
-      text += more;
-    },
-    err: () => {},
-    interactive: false,
-    live: false,
-    columns: 80,
-    style: textStyle(false),
-    cwd: folder,
-    program: "tributary",
-  };
-  const context = { terminal, signal: new AbortController().signal, onInterrupt: () => {}, json: false };
-  await command.run({ positionals, flags: new Map(Object.entries(flags)), job: [] }, context);
-  return text;
+  const typed = Object.entries(flags).flatMap(([name, value]) => [`--${name}`, value]);
+  return printedIn(folder, command, ...positionals, ...typed);
 }
 
 const bytesOf = ({ data }: Tensor): Buffer => Buffer.from(data.buffer, data.byteOffset, data.byteLength);
@@ -92,7 +77,7 @@ evaluation: { maxExamples: 2 }
 workers: 1
 `,
   );
-  await exportMergedGguf(base, join(folder, "base.gguf"), "F32");
+  await exportMergedGguf(base, join(folder, "base.gguf"), { type: "F32" });
   const { code, err } = await tributary("run", "job.yaml", "--out", "run");
   if (code !== 0) throw new Error(err);
 }, 120_000);
@@ -148,7 +133,7 @@ describe("export to GGUF", () => {
     const sizes: number[] = [];
     for (const type of ["F16", "Q8_0"] as const) {
       const file = join(folder, `${type}.gguf`);
-      sizes.push((await exportMergedGguf(base, file, type)).bytes);
+      sizes.push((await exportMergedGguf(base, file, { type })).bytes);
       const { model } = await openTuned(file);
       const exact = (await openTuned(base)).model;
       for (const [name, { data }] of exact.weights) {
@@ -168,7 +153,7 @@ describe("export to GGUF", () => {
 
   it("writes an adapter whose pairs are those of the run", async () => {
     const file = join(folder, "adapter.gguf");
-    await exportAdapterGguf(join(folder, "run"), file, "F32");
+    await exportAdapterGguf(join(folder, "run"), file, { type: "F32" });
     const gguf = await openGguf(await fileSource(file), "adapter.gguf");
     const { config, params } = await readPeftAdapter(await openFolder(join(folder, "run", "adapter")));
     expect(gguf.metadata.get("adapter.lora.alpha")).toEqual({ type: "float32", value: config.alpha });

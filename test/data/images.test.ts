@@ -3,7 +3,12 @@ import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { decodeImage } from "../../src/data/images/decode.node.ts";
 import { centerCrop, imageSource, type Pixels, withChannels } from "../../src/data/images/pixels.ts";
-import { imageProcessor, processImage, writeValues } from "../../src/data/images/processor.ts";
+import {
+  imageProcessor,
+  plainProcessorConfig,
+  processImage,
+  writeValues,
+} from "../../src/data/images/processor.ts";
 import { type Resample, resize } from "../../src/data/images/resize.ts";
 
 const folder = fileURLToPath(new URL("images", import.meta.url));
@@ -113,6 +118,11 @@ describe("imageProcessor", () => {
           ][c] ?? [];
         expect(values[20 * c + i]).toBeCloseTo(((reference[3 * i + c] ?? 0) / 255 - mean) / std, 5);
       }
+  });
+
+  it("of the file that says what is done without one does the same", () => {
+    for (const size of [image, { channels: 1, height: 7, width: 3 }])
+      expect(imageProcessor(size, plainProcessorConfig(size))).toEqual(imageProcessor(size));
   });
 
   it("without a file scales to -1 to 1", () => {

@@ -37,6 +37,10 @@ const proofs: Readonly<Record<string, Proof>> = {
   "npm run package": { covered: "test/package/package.test.ts" },
   "npm run format": { prints: /--write/, extra: "-- --help" },
   "npm run schema": { covered: "test/job/schema.test.ts" },
+  "npx tributary serve job.yaml --clients 3": { covered: "test/job/serve.test.ts" },
+  "npx tributary join http://127.0.0.1:7788 --data mine.jsonl --token TOKEN": {
+    covered: "test/job/serve.test.ts",
+  },
   "npm run parity -- DIR": { prints: /^passed {2}optim\/schedules#0 linear/m, filled: ["DIR", "goldens"] },
   "npm run bench -- step": {
     prints: /"bench":"step"/,
@@ -52,6 +56,8 @@ const proofs: Readonly<Record<string, Proof>> = {
   "npm run bench -- step --model presidents --threads 1 --recompute cheap": {
     covered: "test/bench/bench.test.ts",
   },
+  'npm run bench -- generate --model FILE.gguf --precision 4bit --tokens 64 --beside "python bench/peers/llama_cpp.py FILE.gguf 64"':
+    { covered: "test/bench/bench.test.ts" },
   "npm run bench -- round": { prints: /"bench":"round"/, extra: "--clients 20" },
   'npm run bench -- step --model minilm --repeat 3 --beside "python hf_minilm.py"': {
     covered: "test/bench/bench.test.ts",
@@ -109,8 +115,20 @@ const proofs: Readonly<Record<string, Proof>> = {
     covered: "test/job/examples.test.ts",
   },
 
+  "npx tributary run examples/brain-mri/pretrain.yaml": { covered: "test/job/examples.test.ts" },
+  "npx tributary eval runs/brain-mri-pretrain --tuned": { covered: "test/presets/images.test.ts" },
+  "npx tributary export merged runs/brain-mri-pretrain --out examples/models/vit-fashion-mnist": {
+    covered: "test/presets/images.test.ts",
+  },
+  "npx tributary run examples/brain-mri/job.yaml": { covered: "test/job/examples.test.ts" },
+  "npx tributary eval runs/brain-mri --split test": { covered: "test/presets/images.test.ts" },
+  "npx tributary sweep examples/brain-mri/starts.yaml --into docs/results.md": {
+    covered: "test/sweep/plan.test.ts",
+  },
+
   "npx tributary data presets": { prints: /^gsm8k +causal-lm/m },
   "npx tributary data presets gsm8k": { prints: /^license +MIT$/m },
+  "npx tributary inspect HuggingFaceTB/SmolLM2-135M-Instruct": { covered: "test/hub/job.test.ts" },
   "npx tributary run job.yaml --model HuggingFaceTB/SmolLM2-135M-Instruct": {
     covered: "test/hub/job.test.ts",
   },
@@ -205,6 +223,8 @@ const proofs: Readonly<Record<string, Proof>> = {
   "npx tributary export merged runs/first --out runs/model": {
     prints: /^largest difference of a logit, adapter against merged: \d/m,
   },
+  'npx tributary generate examples/presidents/base --precision 4bit --prompt "My fellow citizens" --max-tokens 20':
+    { prints: /^My fellow citizens/m },
   'npx tributary generate runs/model --prompt "My fellow citizens" --max-tokens 20': {
     prints: /^My fellow citizens/,
   },

@@ -50,6 +50,8 @@ function withValues(file: GgufFile, values: Readonly<Record<string, GgufValue | 
   return { ...file, metadata };
 }
 
+const gemma3: Json = { ...familyJsons.gemma3_text, query_pre_attn_scalar: 6 };
+
 const uint = (value: number): GgufValue => ({ type: "uint32", value });
 
 /** What each family can say in GGUF. */
@@ -71,7 +73,39 @@ const jsons: Readonly<Record<string, Json>> = {
   qwen2: { ...familyJsons.qwen2, hidden_size: 24, use_sliding_window: false },
   gemma: { ...familyJsons.gemma },
   gemma2: { ...familyJsons.gemma2, query_pre_attn_scalar: 6 },
+  gemma3: { ...familyJsons.gemma3_text, query_pre_attn_scalar: 6 },
+  "gemma3, all layers see everything": {
+    ...familyJsons.gemma3_text,
+    query_pre_attn_scalar: 6,
+    layer_types: Array(3).fill("full_attention"),
+    sliding_window: null,
+    final_logit_softcapping: 7.5,
+  },
+  "gemma3 as of Transformers 5": {
+    ...familyJsons.gemma3_text,
+    query_pre_attn_scalar: 6,
+    num_hidden_layers: 7,
+    layer_types: Array.from({ length: 7 }, (_, i) => (i === 5 ? "full_attention" : "sliding_attention")),
+    rope_parameters: {
+      full_attention: { rope_type: "linear", rope_theta: 50_000, factor: 8 },
+      sliding_attention: { rope_type: "default", rope_theta: 10_000 },
+    },
+  },
   phi3: { ...familyJsons.phi3, hidden_size: 32 },
+  "phi3, longrope": {
+    ...familyJsons.phi3,
+    hidden_size: 32,
+    max_position_embeddings: 96,
+    original_max_position_embeddings: 24,
+    rope_scaling: { type: "longrope", short_factor: [1.05, 1.5], long_factor: [1.25, 24.75] },
+  },
+  "phi3, longrope with a factor": {
+    ...familyJsons.phi3,
+    hidden_size: 32,
+    max_position_embeddings: 96,
+    original_max_position_embeddings: 24,
+    rope_scaling: { type: "su", short_factor: [1, 2], long_factor: [4, 9], attention_factor: 1.5 },
+  },
   gpt2: { ...familyJsons.gpt2 },
   bert: { ...bertJson, architectures: ["BertModel"] },
 };
@@ -91,7 +125,7 @@ describe("a model from GGUF", () => {
         const got = loaded.weights.get(name);
         expect(got?.shape).toEqual(shape);
         // Norms that are stored with a 1 round once more.
-        const slack = json.model_type === "gemma" || json.model_type === "gemma2" ? 1e-7 : 0;
+        const slack = String(json.model_type).startsWith("gemma") ? 1e-7 : 0;
         expect(got?.data.length).toBe(data.length);
         const far = farthest(
           Array.from(got?.data ?? [], Number),
@@ -198,6 +232,22 @@ describe("a model from GGUF", () => {
     await expect(ggufCheckpoint(gguf)).rejects.toThrow(message);
   });
 
+  it("refuses divisors of long texts where only Phi-3 has them, and half of them there", async () => {
+    const withTable = (file: GgufFile, name: string): GgufFile => ({
+      ...file,
+      tensors: [
+        ...file.tensors,
+        { name, type: "F32", shape: [2], encode: () => new Uint8Array(new Float32Array([1, 2]).buffer) },
+      ],
+    });
+    const llama = await opened(withTable(fileOf(llamaJson), "rope_factors_long.weight"));
+    await expect(ggufCheckpoint(llama)).rejects.toThrow(/rotary scaling "longrope", supported are/);
+    const phi3 = await opened(withTable(fileOf(jsons.phi3 ?? {}), "rope_factors_long.weight"));
+    await expect(ggufCheckpoint(phi3)).rejects.toThrow(
+      /has rope_factors_long alone, expected those of short/,
+    );
+  });
+
   it("refuses heads that do not fit the rows", async () => {
     const gguf = await opened(withValues(fileOf(llamaJson), { "llama.attention.head_count": uint(5) }));
     const checkpoint = await ggufCheckpoint(gguf);
@@ -242,6 +292,44 @@ describe("writing a model", () => {
       "another query scale",
       { ...familyJsons.gemma2 },
       /no place for query_pre_attn_scalar 9; llama\.cpp takes 6/,
+    ],
+    [
+      "another query scale of Gemma 3",
+      { ...familyJsons.gemma3_text },
+      /no place for query_pre_attn_scalar 9; llama\.cpp takes 6/,
+    ],
+    [
+      "windows without a period",
+      {
+        ...gemma3,
+        layer_types: ["full_attention", "sliding_attention", "sliding_attention"],
+      },
+      /GGUF holds windows of all layers but every so many; layer_types are others/,
+    ],
+    ["no window where there should be one", { ...gemma3, sliding_window: null }, /sliding_window is null/],
+    [
+      "Llama's scaling of Gemma 3",
+      {
+        ...gemma3,
+        rope_scaling: {
+          rope_type: "llama3",
+          factor: 8,
+          low_freq_factor: 1,
+          high_freq_factor: 4,
+          original_max_position_embeddings: 16,
+        },
+      },
+      /no rotary scaling "llama3" of Gemma 3/,
+    ],
+    [
+      "LongRoPE without its long factors",
+      {
+        ...familyJsons.phi3,
+        hidden_size: 32,
+        rope_scaling: { rope_type: "longrope", short_factor: [1, 1] },
+        original_max_position_embeddings: 24,
+      },
+      /0 numbers in long_factor, expected 2/,
     ],
     ["narrow heads of Qwen2", { ...familyJsons.qwen2, use_sliding_window: false }, /takes heads of 5 here/],
     [

@@ -53,7 +53,27 @@ const jsons: Readonly<Record<string, Json>> = {
   qwen2: { ...familyJsons.qwen2, hidden_size: 24, use_sliding_window: false },
   gemma: { ...familyJsons.gemma },
   gemma2: { ...familyJsons.gemma2, query_pre_attn_scalar: 6 },
+  // Seven layers, so that the usual period of six has a layer that sees everything.
+  gemma3: {
+    ...familyJsons.gemma3_text,
+    query_pre_attn_scalar: 6,
+    num_hidden_layers: 7,
+    sliding_window_pattern: 6,
+    rope_local_base_freq: 10_000,
+    rope_theta: 300,
+    rope_scaling: { rope_type: "linear", factor: 4 },
+  },
+  "gemma3 with a period and a base of its own": { ...familyJsons.gemma3_text, query_pre_attn_scalar: 6 },
   phi3: { ...familyJsons.phi3, hidden_size: 32, sliding_window: null },
+  // llama.cpp makes room for 256 positions at least; beyond the original context it turns by the long factors.
+  "phi3 longrope": {
+    ...familyJsons.phi3,
+    hidden_size: 32,
+    sliding_window: null,
+    max_position_embeddings: 1024,
+    original_max_position_embeddings: 256,
+    rope_scaling: { type: "longrope", short_factor: [1.25, 2.5], long_factor: [4, 16] },
+  },
   gpt2: { ...familyJsons.gpt2 },
   bert: { ...familyJsons.bert, architectures: ["BertModel"] },
 };

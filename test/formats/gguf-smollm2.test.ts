@@ -37,13 +37,13 @@ it.skipIf(shared === undefined)(
       const rendered = renderMessages(messages, { addGenerationPrompt: true });
       expect(rendered).toBe(prompt);
       expect(tokenizer.encode(rendered, { addSpecialTokens: false }).ids).toEqual(promptIds);
-      const made: { readonly id: number; readonly logProb: number }[] = [];
+      const made: { readonly id: number; logProb(): number }[] = [];
       const options = { prompt: promptIds, maxTokens: ids.length };
       for await (const token of generate(decoder, session, loaded.weights, options)) made.push(token);
       expect(made.map(({ id }) => id)).toEqual(ids);
       expect(
         farthest(
-          made.map(({ logProb }) => logProb),
+          made.map((token) => token.logProb()),
           logprobs,
         ),
       ).toBeLessThan(1e-4);

@@ -1,5 +1,5 @@
 import { after } from "../../src/graph/ops/after.ts";
-import { blocksOf, dequantizeBlocks, dequantizeHalf, matMulNBits } from "../../src/graph/ops/four-bit.ts";
+import { blocksOf, dequantizeBlocks, dequantizeHalf, matMulNBits } from "../../src/graph/ops/blocks.ts";
 import {
   abs,
   add,
@@ -118,7 +118,6 @@ const bytes = (...shape: Shape): CaseInput => ({
   dtype: "uint8",
   element: (draw) => Math.floor(256 * draw()),
 });
-
 const at = (x: readonly Value[], i = 0): Value => {
   const value = x[i];
   if (!value) throw new Error(`case: no input ${i}`);
@@ -433,11 +432,17 @@ export const cases: { readonly [K in OpType]: readonly OpCase[] } = {
       build: (x) => dequantizeBlocks(blocksOf(x)),
       constant: [1, 2],
     },
+    {
+      title: "of eight bits, rows under a symbol",
+      inputs: [bytes(B, 2, 32), positive(B, 2)],
+      build: (x) => dequantizeBlocks(blocksOf(x)),
+      constant: [1],
+    },
   ],
   DequantizeHalf: (["even", "odd"] as const).map((half) => ({
     title: `of ${half} columns`,
     inputs: [bytes(3, 2, 16), positive(3, 2), real(3, 2)],
-    build: (x) => dequantizeHalf(blocksOf(x), half),
+    build: (x) => dequantizeHalf({ levels: at(x), scales: at(x, 1), offsets: at(x, 2) }, half),
     constant: [1, 2],
   })),
   MatMulNBits: [

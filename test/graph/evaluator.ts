@@ -165,9 +165,11 @@ const binary =
   ): ((application: { readonly x: readonly Array64[] }) => readonly Array64[]) =>
   ({ x: [a, b] }) => [elementwise(fn, a!, b!)];
 
-/** A matrix in blocks of 32 levels, two in a byte, the first in its low half. */
-function dequantized(levels: Array64, scales: Array64, offsets: Array64): Array64 {
+/** A matrix in blocks of 32 levels: two in a byte, the first in its low half, or one in a byte where there are no offsets. */
+function dequantized(levels: Array64, scales: Array64, offsets?: Array64): Array64 {
   const [out = 0, blocks = 0] = scales.shape;
+  if (!offsets)
+    return tabulate([out, 32 * blocks], (_, flat) => scales.data[flat >> 5]! * (levels.data[flat]! - 128));
   return tabulate([out, 32 * blocks], (_, flat) => {
     const byte = levels.data[flat >> 1]!;
     const level = flat % 2 === 0 ? byte % 16 : Math.floor(byte / 16);
@@ -353,7 +355,7 @@ const evaluators: { readonly [K in OpType]: Evaluate<K> } = {
     reduce(x!, { axes: [axis], keepDims: false }, (group) => group.indexOf(Math.max(...group))),
   ],
   After: ({ x: [x] }) => [x!],
-  DequantizeBlocks: ({ x: [levels, scales, offsets] }) => [dequantized(levels!, scales!, offsets!)],
+  DequantizeBlocks: ({ x: [levels, scales, offsets] }) => [dequantized(levels!, scales!, offsets)],
   DequantizeHalf: ({ attributes: { half }, x: [levels, scales] }) => {
     const nothing = { shape: scales!.shape, data: new Float64Array(scales!.data.length) };
     const { shape, data } = dequantized(levels!, scales!, nothing);
@@ -361,7 +363,7 @@ const evaluators: { readonly [K in OpType]: Evaluate<K> } = {
     return [{ shape: [shape[0]!, shape[1]! / 2], data: data.filter((_, i) => i % 2 === odd) }];
   },
   MatMulNBits: ({ x: [x, levels, scales, offsets] }) => [
-    matMul(x!, dequantized(levels!, scales!, offsets!), { transA: false, transB: true, alpha: 1 }),
+    matMul(x!, dequantized(levels!, scales!, offsets), { transA: false, transB: true, alpha: 1 }),
   ],
 };
 

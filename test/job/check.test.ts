@@ -70,6 +70,17 @@ describe("a job", () => {
     );
   });
 
+  it("takes the trunk of a checkpoint alone where the head is that of a task", () => {
+    const classes = { path: "train.jsonl", classes: 2 };
+    const job = checkJob(rawJob({ weights: "trunk", task: "sequence-classification", data: classes }));
+    expect(job.weights).toBe("trunk");
+    expect(checkJob(rawJob({ weights: "random" })).weights).toBe("random");
+    expect(checkJob(rawJob()).weights).toBeUndefined();
+    expect(refusal(rawJob({ weights: "trunk" }))).toBe(
+      "weights: got trunk, expected pretrained or random for the task causal-lm, whose head belongs to the pretrained model; remove it",
+    );
+  });
+
   it("names the key that an unknown one is nearest to", () => {
     expect(refusal(rawJob({ roundz: 3 }))).toBe(
       "roundz: got an unknown key with 3, expected a known key; did you mean rounds?",

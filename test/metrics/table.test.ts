@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { type MetricCases, type MetricNeeds, type MetricOf, metricNeeds } from "../../src/metrics/metric.ts";
-import { metricNamed, metricNames, metrics } from "../../src/metrics/table.ts";
+import { bestOf, decimalsOf, metricNamed, metricNames, metrics } from "../../src/metrics/table.ts";
 
 const cases: { readonly [Needs in MetricNeeds]: readonly MetricCases[Needs][] } = {
   texts: [
@@ -85,6 +85,26 @@ describe("the table of metrics", () => {
       "wordPerplexity",
       "bytePerplexity",
       "bitsPerByte",
+    ]);
+  });
+
+  it.each([
+    ["loss", 1],
+    ["perplexity", 1],
+    ["mse", 1],
+    ["ece", 1],
+    ["accuracy", 3],
+    ["rougeL", 3],
+    ["meteorWordNet", 3],
+  ])("has the best %s of 2, 1 and 3 as %d, and of nothing none", (name, best) => {
+    expect(bestOf(name, [2, 1, 3])).toBe(best);
+    expect(bestOf(name, [])).toBeUndefined();
+  });
+
+  it("writes what goes to 100 and perplexities with two digits, shares with four", () => {
+    expect(["bleu", "chrf++", "perplexity", "nist", "cider"].map(decimalsOf)).toEqual([2, 2, 2, 3, 3]);
+    expect(["rougeL", "acc", "f1", "loss", "bleuNltk4", "meteorWordNet"].map(decimalsOf)).toEqual([
+      4, 4, 4, 4, 4, 4,
     ]);
   });
 });

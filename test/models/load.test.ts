@@ -2,6 +2,8 @@ import { describe, expect, it } from "vitest";
 import { bytesSource } from "../../src/formats/byte-source.ts";
 import { writeSafetensors } from "../../src/formats/safetensors.ts";
 import { describeModel, loadModel } from "../../src/models/load.ts";
+import { floatWeight } from "../../src/models/precision.ts";
+import { randomWeights } from "../../src/models/random-weights.ts";
 import { convert } from "../../src/tensor/convert.ts";
 import type { Params } from "../../src/tensor/params.ts";
 import { tensor, zeros } from "../../src/tensor/tensor.ts";
@@ -95,6 +97,52 @@ describe("loadModel", () => {
     const embeddings = await loadModel(trunk, { task: "embeddings" });
     expect(embeddings.weights.has("encoder.layer.1.output.dense.bias")).toBe(true);
     expect(embeddings.ignored).toEqual(["bert.pooler.dense.bias", "bert.pooler.dense.weight"]);
+  });
+
+  it("begins a new head on a trunk whose checkpoint has one of other classes, where it is asked to", async () => {
+    const { weights } = tinyModel(bertJson);
+    const folder = folderOf(bertJson, weights);
+    await expect(loadModel(folder, { numLabels: 5 })).rejects.toThrow(
+      /2 of \d+ tensors.*classifier\.weight: got \[3,18\], expected \[5,18\]; weights: trunk begins with a new one/s,
+    );
+    const loaded = await loadModel(folder, { numLabels: 5, weights: "trunk", seed: 2 });
+    expect(loaded.initialized).toEqual(["classifier.weight", "classifier.bias"]);
+    expect(without(loaded.weights, /classifier/)).toEqual(without(weights, /classifier/));
+    const again = await loadModel(folderOf(bertJson, without(weights, /classifier/)), {
+      numLabels: 5,
+      seed: 2,
+    });
+    expect(loaded.weights).toEqual(again.weights);
+  });
+
+  it("draws every weight from the seed where it is asked to, and needs no checkpoint then", async () => {
+    const { weights, taskModel } = tinyModel(bertJson);
+    const config = new Map([
+      ["config.json", bytesSource(new TextEncoder().encode(JSON.stringify(bertJson)))],
+    ]);
+    await expect(loadModel(config)).rejects.toMatchObject({ code: "missing-file" });
+    const alone = await loadModel(config, { weights: "random", seed: 3 });
+    expect(alone.weights).toEqual(randomWeights(taskModel, 3));
+    expect(alone.initialized).toEqual([...weights.keys()]);
+    const beside = await loadModel(folderOf(bertJson, weights), { weights: "random", seed: 3 });
+    expect(beside.weights).toEqual(alone.weights);
+  });
+
+  it("holds random weights in the precision that is asked for", async () => {
+    const json = { ...llamaJson, hidden_size: 32, intermediate_size: 64 };
+    const config = new Map([["config.json", bytesSource(new TextEncoder().encode(JSON.stringify(json)))]]);
+    const whole = await loadModel(config, { weights: "random", seed: 3 });
+    const blocks = await loadModel(config, { weights: "random", seed: 3, precision: "4bit" });
+    const name = "model.layers.0.mlp.up_proj.weight";
+    expect([blocks.held?.get(name)?.blockBits, blocks.weights.has(name)]).toEqual([4, false]);
+    const [exact, read] = [whole, blocks].map(({ weights }) =>
+      Array.from(floatWeight(weights, name)?.data ?? [], Number),
+    );
+    const largest = Math.max(...(exact ?? []).map(Math.abs));
+    const errors = (read ?? []).map((value, i) => Math.abs(value - (exact?.[i] ?? Number.NaN)));
+    expect(errors.length).toBe(64 * 32);
+    // A block of 32 numbers has 16 levels from its least to its largest, which round by half a level.
+    expect(Math.max(...errors)).toBeLessThan((1.1 * largest) / 15);
   });
 
   it("lists every missing and misshapen tensor in one error", async () => {

@@ -6,7 +6,12 @@ import { lora } from "../../src/adapters/lora.ts";
 import { loadPeftAdapter } from "../../src/adapters/peft.ts";
 import { bytesSource, type Folder } from "../../src/formats/byte-source.ts";
 import { openFolder } from "../../src/formats/files.node.ts";
+import { ggufModel } from "../../src/formats/gguf/export.ts";
+import { ggufPieces } from "../../src/formats/gguf/write.ts";
+import { parseJsonObject } from "../../src/formats/json.ts";
 import { writeSafetensors } from "../../src/formats/safetensors.ts";
+import type { Activations } from "../../src/graph/ops/blocks.ts";
+import { checkpointTensors } from "../../src/models/checkpoint.ts";
 import { describeModel, type LoadedModel, loadModel } from "../../src/models/load.ts";
 import { floatWeights, weightBytes } from "../../src/models/precision.ts";
 import { randomWeights } from "../../src/models/random-weights.ts";
@@ -16,8 +21,9 @@ import { convert } from "../../src/tensor/convert.ts";
 import type { DType } from "../../src/tensor/dtype.ts";
 import { mapParams, type Params } from "../../src/tensor/params.ts";
 import { type Tensor, tensor } from "../../src/tensor/tensor.ts";
-import { generate, traceDecoder } from "../../src/train/generate.ts";
+import { generate } from "../../src/train/generate.ts";
 import { runLocal } from "../../src/train/local.ts";
+import { openDecoder } from "../../src/train/open-decoder.ts";
 import { initialState, traceStep } from "../../src/train/step.ts";
 import { shared } from "../shared.ts";
 import { llamaJson } from "./tiny.ts";
@@ -36,6 +42,24 @@ function folderOf(dtype: DType): Folder {
   return new Map([
     ["config.json", bytesSource(new TextEncoder().encode(JSON.stringify(json)))],
     ["model.safetensors", bytesSource(writeSafetensors(weights))],
+  ]);
+}
+
+/** The same as a GGUF file in blocks of eight bits. */
+async function blocksFolder(): Promise<Folder> {
+  const taskModel = describeModel(json);
+  const file = ggufModel({
+    json: parseJsonObject(new TextEncoder().encode(JSON.stringify(json)), "config.json"),
+    weights: checkpointTensors(taskModel, randomWeights(taskModel, 7)),
+    tokenizer: new Map(),
+    type: "Q8_0",
+    name: "tiny",
+  });
+  const pieces: Uint8Array[] = [];
+  for await (const piece of ggufPieces(file)) pieces.push(piece);
+  return new Map([
+    ["config.json", bytesSource(new TextEncoder().encode(JSON.stringify(json)))],
+    ["model.gguf", bytesSource(new Uint8Array(Buffer.concat(pieces)))],
   ]);
 }
 
@@ -131,10 +155,10 @@ async function greedy(
   model: TaskModel,
   weights: Params,
   prompt: readonly number[],
-  maxTokens: number,
+  { maxTokens, activations }: { readonly maxTokens: number; readonly activations?: Activations },
 ): Promise<number[]> {
-  const { graph, ...decoder } = traceDecoder(model);
-  const session = await runtime.openSession(graph);
+  const packed = activations && { blocks: weights, activations };
+  const { session, ...decoder } = await openDecoder(model, [], { packed });
   const ids: number[] = [];
   for await (const { id } of generate(decoder, session, weights, { prompt, maxTokens })) ids.push(id);
   await session.dispose();
@@ -164,9 +188,12 @@ describe.each([
   ["float16", "4bit"],
   ["bfloat16", "4bit"],
   ["float32", "4bit"],
+  ["Q8_0", "stored"],
+  ["Q8_0", "4bit"],
 ] as const)("a base stored in %s and held in the precision %s", (dtype, precision) => {
   it("takes the bytes that the plan says, and trains and generates as its widened weights do", async () => {
-    const model = await loadModel(folderOf(dtype), { precision });
+    const folder = dtype === "Q8_0" ? await blocksFolder() : folderOf(dtype);
+    const model = await loadModel(folder, { precision });
     expect(bytesOf(model.weights)).toBe(weightBytes(model));
     const wide = floats(model);
     expect(bytesOf(model.weights)).toBeLessThan(0.75 * bytesOf(wide));
@@ -177,8 +204,11 @@ describe.each([
     got.forEach((loss, i) => {
       expect(loss).toBeCloseTo(expected[i] ?? Number.NaN, 5);
     });
-    expect(await greedy(model, model.weights, [5, 6, 7], 12)).toEqual(
-      await greedy(widenedModel(model), wide, [5, 6, 7], 12),
+    const prompt = [5, 6, 7];
+    const written = await greedy(widenedModel(model), wide, prompt, { maxTokens: 12 });
+    expect(await greedy(model, model.weights, prompt, { maxTokens: 12 })).toEqual(written);
+    expect(await greedy(model, model.weights, prompt, { maxTokens: 12, activations: "float32" })).toEqual(
+      written,
     );
   });
 });
@@ -207,7 +237,7 @@ it("embeddings, heads and matrices without whole blocks stay out of four bits", 
   );
   const heldAs = (name: string): string => {
     const spec = held?.get(name);
-    return spec?.inBlocks ? "blocks" : (spec?.dtype ?? "float32");
+    return spec?.blockBits ? "blocks" : (spec?.dtype ?? "float32");
   };
   expect(
     [
@@ -258,8 +288,19 @@ describe.skipIf(shared === undefined)("SmolLM2-135M-Instruct in Q4_1 (skipped wi
     const model = await loadModel(await openFolder(`${folder}/SmolLM2-135M-Instruct.Q4_1.gguf`), {
       precision: "4bit",
     });
-    const [first] = written?.continuations ?? [];
-    const ids = await greedy(model, model.weights, first?.promptIds ?? [], 6);
-    expect(ids).toEqual(first?.ids.slice(0, 6));
+    const firstOf = (which: number): { prompt: readonly number[]; expected: readonly number[] } => {
+      const { promptIds = [], ids = [] } = written?.continuations[which] ?? {};
+      return { prompt: promptIds, expected: ids.slice(0, 8) };
+    };
+    const [first, second] = [firstOf(0), firstOf(1)];
+    expect(first.expected).toHaveLength(8);
+    const { weights } = model;
+    expect(await greedy(model, weights, first.prompt, { maxTokens: 2 })).toEqual(first.expected.slice(0, 2));
+    const exact = { maxTokens: 8, activations: "float32" } as const;
+    expect(await greedy(model, weights, first.prompt, exact)).toEqual(first.expected);
+    // The first text begins with a choice between two words that are equally likely to 0.08, which eight bits turn round,
+    // here as in llama.cpp; in the second the margin is 0.4 and more.
+    const rounded = { maxTokens: 8, activations: "int8" } as const;
+    expect(await greedy(model, weights, second.prompt, rounded)).toEqual(second.expected);
   }, 120_000);
 });

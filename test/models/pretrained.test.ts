@@ -138,7 +138,7 @@ describe.skipIf(shared === undefined)("stories260K (skipped without its folder)"
     const options = { prompt: greedy.promptIds, maxTokens: greedy.ids.length };
     for await (const token of generate(decoder, session, loaded.weights, options)) {
       ids.push(token.id);
-      logProbs.push(token.logProb);
+      logProbs.push(token.logProb());
     }
     await session.dispose();
     expect(ids).toEqual(greedy.ids);

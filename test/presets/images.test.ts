@@ -7,6 +7,8 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { writeSafetensors } from "../../src/formats/safetensors.ts";
 import { checkJob } from "../../src/job/check.ts";
 import { readJobRecords } from "../../src/job/data.ts";
+import { exportMerged } from "../../src/job/export.node.ts";
+import { modelDigest } from "../../src/job/model.node.ts";
 import { runJob } from "../../src/job/run.ts";
 import { familyJsons, tinyModel } from "../models/tiny.ts";
 
@@ -104,6 +106,49 @@ describe("image classification over clients", () => {
     const made = job("color", { preset: "cifar-10", path: join(root, "cifar") });
     const { after } = await runJob({ ...made, out: join(root, "run-cifar") });
     expect(Number.isFinite(after.loss)).toBe(true);
+  });
+
+  it("learns from random weights, and what it learned starts a job with other classes", async () => {
+    const folder = join(root, "drawn");
+    await mkdir(folder);
+    const json = {
+      ...familyJsons.vit,
+      image_size: 28,
+      patch_size: 7,
+      num_channels: 1,
+      initializer_range: 0.05,
+    };
+    await writeFile(join(folder, "config.json"), JSON.stringify(json));
+    const processor = JSON.stringify({ image_mean: 0.25, image_std: 0.5 });
+    await writeFile(join(folder, "preprocessor_config.json"), processor);
+    const data = { preset: "fashion-mnist", path: join(root, "fashion") };
+    const all = { weights: "random", adapter: { kind: "dense" }, strategy: { name: "centralized" } };
+    const run = { ...job("drawn", data, { ...all, seed: 3 }), out: join(root, "run-drawn") };
+    await expect(runJob({ ...run, weights: "pretrained" })).rejects.toThrow(/no model\.safetensors/);
+    const { before, after } = await runJob(run);
+    expect(after.loss).toBeLessThan(before.loss ?? 0);
+    expect(await modelDigest(folder, run)).not.toBe(await modelDigest(folder, { ...run, seed: 4 }));
+
+    const exported = join(root, "exported");
+    await exportMerged(run.out, exported);
+    expect(await readFile(join(exported, "preprocessor_config.json"), "utf8")).toBe(processor);
+    const two = (weights: object) => {
+      const made = job(
+        "exported",
+        { path: join(root, "fashion"), classes: 2, splits: { field: "split" } },
+        weights,
+      );
+      return {
+        ...made,
+        evaluation: { ...made.evaluation, split: "test" as const },
+        out: join(root, "run-two"),
+      };
+    };
+    await expect(runJob(two({}))).rejects.toThrow(
+      /classifier\.weight: got \[10,\d+\], expected \[2,\d+\]; weights: trunk/,
+    );
+    const second = await runJob(two({ weights: "trunk" }));
+    expect(second.after.loss).toBeLessThan(second.before.loss ?? 0);
   });
 
   it("reads images in folders, resized and normalised as the model says", async () => {

@@ -1,5 +1,4 @@
 import { describe, expect, it } from "vitest";
-import { bestOf } from "../../src/sweep/metric.ts";
 import { pairedDifference, spreadOf } from "../../src/sweep/statistics.ts";
 
 describe("the spread over seeds", () => {
@@ -45,14 +44,4 @@ describe("the difference of two methods", () => {
     expect(pairedDifference(new Map([[1, 1]]), new Map([[2, 1]]))).toBeUndefined();
     expect(pairedDifference(new Map([[2, 1.5]]), new Map([[2, 1]]))).toEqual({ mean: 0.5, n: 1 });
   });
-});
-
-it.each([
-  ["loss", 1],
-  ["perplexity", 1],
-  ["mse", 1],
-  ["accuracy", 3],
-  ["pearson", 3],
-])("the best %s of 2, 1 and 3 is %d", (metric, best) => {
-  expect(bestOf(metric, [2, 1, 3])).toBe(best);
 });

@@ -223,7 +223,7 @@ describe("tributary sweep", () => {
       methods: { FedIT: {}, lost: { adapter: { target: ["nothing"] } } },
       partitions: { "by silo": partitions["by silo"] },
       seeds: [1],
-      metric: "loss",
+      metric: "bitsPerByte",
       protocol: "best",
     });
     await writeFile(join(folder, "notes.md"), "# A\n\n<!-- sweep: failing -->\n<!-- end of sweep -->\n");
@@ -238,6 +238,9 @@ describe("tributary sweep", () => {
     const runs = await read("failing", "runs.csv");
     expect(column(runs, "ended by")).toEqual(["rounds", ""]);
     expect(column(runs, "metric protocol")).toEqual(["best", "best"]);
+    const bits = ["before", "after", "best"].map((when) => Number(column(runs, `bitsPerByte ${when}`)[0]));
+    expect(bits[0]).toBeGreaterThan(0.5);
+    expect(bits[2]).toBe(Math.min(...bits.slice(1)));
     const document: { rows: { failure?: string }[]; metricProtocol: string } = JSON.parse(
       await read("failing", "sweep.json"),
     );

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { withTable } from "../../src/sweep/insert.ts";
+import type { RunRow } from "../../src/sweep/sweep.ts";
 import { runsCsv, tableCsv, tableMarkdown } from "../../src/sweep/tables.ts";
 import { planOf, rowWith } from "./results.ts";
 
@@ -56,6 +57,16 @@ describe("the table of methods", () => {
     const text = tableCsv(planOf({ protocol: "best" }), rows);
     expect(text).toContain("accuracy best,");
     expect(text).toContain("A,fedit,even,2,0,0.750000,");
+  });
+
+  it("writes a metric with its digits, and takes the least of one that falls", () => {
+    const measured = (method: string, seed: number, bleu: number): RunRow =>
+      rowWith(method, seed, 0, { before: { bleu: 1 }, after: { bleu, ece: 0.25 } });
+    const made = [measured("A", 1, 23.456), measured(B, 1, 24.987)];
+    expect(compact(tableMarkdown(planOf({ metric: "bleu", seeds: [1] }), made, ""))).toContain(
+      "| B, or \\|B\\| | 1 | 24.99 | +1.531 | 1.00 |",
+    );
+    expect(runsCsv(made).split("\r\n")[0]).toContain("bleu before,bleu after,bleu best,ece before,");
   });
 
   it("leaves failed runs out of the means, pairs only seeds that both have, and tells the reasons", () => {

@@ -17,9 +17,12 @@ import type { Job } from "../../job/job.ts";
 import { loadJob, placedModel, readResolvedJob } from "../../job/load.node.ts";
 import { count } from "../../job/units.ts";
 import { usualStrategy } from "../../strategies/catalogue/entries.ts";
+import { activationsFlag, activationsSpec } from "../activations-flag.ts";
+import { clientSpec } from "../client-flag.ts";
 import type { Command, ParsedArgs } from "../command.ts";
 import { interrupted, usageError } from "../exit.ts";
 import { numberFlag } from "../number-flag.ts";
+import { precisionFlag, precisionSpec } from "../precision-flag.ts";
 import { measure } from "../progress/format.ts";
 import { table } from "../progress/table.ts";
 import { lines } from "../terminal.ts";
@@ -44,6 +47,9 @@ export const evaluate: Command = {
     { name: "split", value: "validation|test", description: "held-out part (default: as in the job)" },
     { name: "max-examples", value: "N", description: "most examples, spread evenly" },
     { name: "limit", value: "N", description: "the same" },
+    precisionSpec,
+    activationsSpec,
+    clientSpec,
     { name: "tuned", description: "of a run only what it trained, not its base" },
     {
       name: "resamples",
@@ -77,12 +83,20 @@ export const evaluate: Command = {
     const resamples = numberFlag(flags, "resamples", { fallback: 1000, minimum: 0, whole: true });
     const threads = availableParallelism();
     const run = await readResolvedJob(path);
+    const client = flags.get(clientSpec.name);
+    if (run === undefined && client !== undefined)
+      throw usageError("--client: a model has no clients; leave it out, or give a run");
     const job =
       run === undefined ? await jobOfModel(path, args, terminal.cwd) : ofRun(run, args, terminal.cwd);
     onInterrupt(() => {});
     const models: readonly NamedModel[] =
-      run === undefined ? [await modelOfJob(job, threads)] : await modelsOfRun(path, job, threads);
-    const chosen = flags.has("tuned") ? models.filter(({ name }) => name === "tuned") : models;
+      run === undefined
+        ? [await modelOfJob(job, threads)]
+        : await modelsOfRun(path, job, { threads, client });
+    const activations = activationsFlag(flags);
+    const chosen = models
+      .filter(({ name }) => name === "tuned" || !flags.has("tuned"))
+      .map(({ name, model }) => ({ name, model: { ...model, activations } }));
     const display = openEvaluationDisplay(
       { ...terminal, live: terminal.live && !json },
       () => performance.now() / 1000,
@@ -129,7 +143,7 @@ export const evaluate: Command = {
 /** The job of a run, with other data and fewer examples where they are asked for. */
 function ofRun(job: Job, args: ParsedArgs, cwd: string): Job {
   const { flags } = args;
-  for (const name of ["job", "preset"])
+  for (const name of ["job", "preset", "precision"])
     if (flags.has(name)) throw usageError(`--${name}: a run has its own job; leave it out, or give a model`);
   if (args.job.length > 0)
     throw usageError(
@@ -154,6 +168,7 @@ function ofRun(job: Job, args: ParsedArgs, cwd: string): Job {
 /** A job for a model without one: keys that say nothing of an evaluation are set to something. */
 async function jobOfModel(path: string, { flags, job: typed }: ParsedArgs, cwd: string): Promise<Job> {
   const [file, data, preset] = [flags.get("job"), flags.get("data"), flags.get("preset")];
+  const precision = precisionFlag(flags);
   if (file === undefined && data === undefined) {
     throw usageError(
       `eval: ${path} is no run folder; for a model give --data FILE or --job JOB, for a run the folder that tributary run has written`,
@@ -176,6 +191,7 @@ async function jobOfModel(path: string, { flags, job: typed }: ParsedArgs, cwd: 
   const given = [
     flag("model", path),
     ...(preset === undefined ? [] : [flag("data.preset", preset)]),
+    ...(precision === undefined ? [] : [flag("basePrecision", precision)]),
     ...(data === undefined
       ? []
       : [

@@ -3,6 +3,7 @@ import type { GgufFloat } from "../../formats/gguf/export.ts";
 import { exportAdapter, exportMerged } from "../../job/export.node.ts";
 import { type ExportedGguf, exportAdapterGguf, exportMergedGguf } from "../../job/export-gguf.node.ts";
 import { bytes } from "../../job/units.ts";
+import { clientSpec } from "../client-flag.ts";
 import type { Command } from "../command.ts";
 import { usageError } from "../exit.ts";
 import { lines } from "../terminal.ts";
@@ -22,6 +23,7 @@ export const exportRun: Command = {
   flags: [
     { name: "out", short: "o", value: "DIR", description: "new folder to write" },
     { name: "gguf", value: "FILE", description: "new file to write, for llama.cpp" },
+    clientSpec,
     {
       name: "type",
       value: "TYPE",
@@ -45,8 +47,12 @@ export const exportRun: Command = {
       throw usageError(`export: got ${got}, expected --out DIR or --gguf FILE`);
     }
     const run = resolve(terminal.cwd, path);
+    const client = flags.get(clientSpec.name);
     if (gguf !== undefined) {
-      const made = await writeGguf(kind, run, resolve(terminal.cwd, gguf), flags.get("type"));
+      const made = await writeGguf(kind, run, resolve(terminal.cwd, gguf), {
+        named: flags.get("type"),
+        client,
+      });
       if (json) return terminal.out(`${JSON.stringify({ kind, ...made })}\n`);
       return terminal.out(
         lines([
@@ -57,7 +63,7 @@ export const exportRun: Command = {
     }
     if (flags.has("type")) throw usageError("export: --type goes with --gguf, expected --gguf FILE");
     const write = kind === "adapter" ? exportAdapter : exportMerged;
-    const made = await write(run, resolve(terminal.cwd, out ?? ""));
+    const made = await write(run, resolve(terminal.cwd, out ?? ""), { client });
     if (json) return terminal.out(`${JSON.stringify({ kind, ...made })}\n`);
     const { folder, files, notes, largestDifference } = made;
     const probe =
@@ -74,7 +80,7 @@ function writeGguf(
   kind: "adapter" | "merged",
   run: string,
   file: string,
-  named: string | undefined,
+  { named, client }: { readonly named: string | undefined; readonly client: string | undefined },
 ): Promise<ExportedGguf> {
   const type = types.get((named ?? (kind === "adapter" ? "f32" : "f16")).toLowerCase());
   if (type === undefined || (kind === "adapter" && type === "Q8_0")) {
@@ -82,6 +88,6 @@ function writeGguf(
     throw usageError(`export: got --type ${named}, expected ${known.join(", ")}`);
   }
   return kind === "adapter" && type !== "Q8_0"
-    ? exportAdapterGguf(run, file, type)
-    : exportMergedGguf(run, file, type);
+    ? exportAdapterGguf(run, file, { type, client })
+    : exportMergedGguf(run, file, { type, client });
 }

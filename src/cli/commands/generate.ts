@@ -1,10 +1,15 @@
+import { availableParallelism } from "node:os";
 import { localModel } from "../../job/hub.node.ts";
 import { placedModel } from "../../job/load.node.ts";
+import { isRunFolder } from "../../job/run-files.node.ts";
 import { sampleText } from "../../job/sample.ts";
 import { openTuned } from "../../job/tuned.ts";
+import { activationsFlag, activationsSpec } from "../activations-flag.ts";
+import { clientSpec } from "../client-flag.ts";
 import type { Command } from "../command.ts";
 import { usageError } from "../exit.ts";
 import { numberFlag } from "../number-flag.ts";
+import { precisionFlag, precisionSpec } from "../precision-flag.ts";
 
 /** `tributary generate`. */
 export const generate: Command = {
@@ -19,6 +24,9 @@ export const generate: Command = {
     { name: "top-k", value: "K", description: "draw from the K likeliest tokens only" },
     { name: "top-p", value: "P", description: "draw from the likeliest tokens of joint probability P" },
     { name: "seed", value: "N", description: "seed of the drawn tokens (default: 0)" },
+    precisionSpec,
+    activationsSpec,
+    clientSpec,
     { name: "base", description: "the base model of the run, without what was trained" },
   ],
   examples: [
@@ -39,13 +47,19 @@ export const generate: Command = {
       seed: numberFlag(flags, "seed", { fallback: 0, minimum: 0, whole: true }),
       signal,
     };
+    const precision = precisionFlag(flags);
+    const computed = { activations: activationsFlag(flags), threads: availableParallelism() };
     onInterrupt(() => {});
-    const { model, tokenizer, attached, params, base } = await openTuned(
-      await localModel(placedModel(path, terminal.cwd)),
-    );
+    const folder = await localModel(placedModel(path, terminal.cwd));
+    if (precision !== undefined && (await isRunFolder(folder)))
+      throw usageError("--precision: a run has its own job; leave it out, or give a model");
+    const { model, tokenizer, attached, params, base } = await openTuned(folder, {
+      precision,
+      client: flags.get(clientSpec.name),
+    });
     const source = flags.has("base")
-      ? { model, tokenizer, attached: [], weights: model.weights }
-      : { model, tokenizer, attached, weights: new Map([...base, ...params]) };
+      ? { ...computed, model, tokenizer, attached: [], weights: model.weights }
+      : { ...computed, model, tokenizer, attached, weights: new Map([...base, ...params]) };
     if (!json) terminal.out(prompt);
     let text = "";
     for await (const piece of sampleText(source, options)) {

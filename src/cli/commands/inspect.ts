@@ -1,5 +1,5 @@
 import { readdir, readFile, stat } from "node:fs/promises";
-import { basename, join, resolve } from "node:path";
+import { basename, join } from "node:path";
 import { holdsRecords, readRecords } from "../../data/files.node.ts";
 import { imageText } from "../../data/images/pixels.ts";
 import { TributaryError } from "../../errors.ts";
@@ -10,7 +10,8 @@ import { rankOf, readPeftAdapter, scalingOf } from "../../formats/peft.ts";
 import { openSafetensors, type TensorFile } from "../../formats/safetensors.ts";
 import { assemble } from "../../job/assemble.ts";
 import { isSpent } from "../../job/budget.ts";
-import { loadJob, readResolvedJob, resolvedJobName } from "../../job/load.node.ts";
+import { localPath } from "../../job/hub.node.ts";
+import { loadJob, placedModel, readResolvedJob, resolvedJobName } from "../../job/load.node.ts";
 import { freeMemory, memoryLines, precisionPlans } from "../../job/memory-plan.node.ts";
 import { readRounds, runFiles } from "../../job/run-files.node.ts";
 import { bytes, count } from "../../job/units.ts";
@@ -51,13 +52,14 @@ export const inspect: Command = {
   examples: [
     ["tributary inspect model.safetensors", "names, shapes and dtypes"],
     ["tributary inspect model.gguf", "metadata, names, shapes and block types"],
+    ["tributary inspect org/name", "a model or an adapter of the Hugging Face hub"],
     ["tributary inspect model.gguf --plan", "memory of training in each base precision"],
     ["tributary inspect runs/my-job", "rounds, measurements and traffic of a run"],
     ["tributary inspect train.jsonl --json", "fields and number of records, for a machine"],
   ],
   async run({ positionals: [path = ""], flags }, { terminal, json }) {
     const limit = numberFlag(flags, "limit", { fallback: 40, minimum: 1, whole: true });
-    const full = resolve(terminal.cwd, path);
+    const full = await localPath(placedModel(path, terminal.cwd));
     const found = flags.has("plan")
       ? await planFinding(full, flags, terminal.cwd)
       : await finding(full, limit);

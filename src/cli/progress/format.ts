@@ -1,5 +1,6 @@
 import { isAbsolute, relative } from "node:path";
 import { count, digits } from "../../job/units.ts";
+import { decimalsOf } from "../../metrics/table.ts";
 
 /** A large count in millions or billions. */
 export function size(value: number): string {
@@ -30,11 +31,11 @@ export function bar(share: number, width: number): string {
   return "█".repeat(filled) + "░".repeat(width - filled);
 }
 
-/** A loss, a perplexity or an accuracy, or a dash where there is none. */
+/** A value of a metric, or a dash where there is none. */
 export function measure(name: string, value: number | undefined): string {
   if (value === undefined || !Number.isFinite(value)) return "-";
-  if (name === "perplexity") return value >= 1000 ? count(Math.round(value)) : value.toFixed(2);
-  return name === "accuracy" ? `${(100 * value).toFixed(1)} %` : value.toFixed(4);
+  if (name === "accuracy") return `${(100 * value).toFixed(1)} %`;
+  return value >= 1000 ? count(Math.round(value)) : value.toFixed(decimalsOf(name));
 }
 
 /** A path below the working folder as a person there would type it; any other path as it is. */

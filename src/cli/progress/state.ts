@@ -128,6 +128,8 @@ export function progressed(state: ProgressState, event: JobEvent, now: number): 
         : withoutPhase(state);
     case "finished":
       return withoutPhase(state);
+    case "waiting":
+      return withPhase(state, event.why, now);
     case "round-closed":
     case "run-ended":
       return state;

@@ -67,6 +67,27 @@ export function imageProcessor(image: ModelImage, config: unknown = {}): ImagePr
   };
 }
 
+/** The `preprocessor_config.json` that prepares images of a model as they are prepared where it is absent. */
+export function plainProcessorConfig({
+  channels,
+  height,
+  width,
+}: ModelImage): Readonly<Record<string, unknown>> {
+  const halves = Array.from({ length: channels }, () => 0.5);
+  return {
+    image_processor_type: "ViTImageProcessor",
+    ...(channels === 3 && { do_convert_rgb: true }),
+    do_resize: true,
+    size: { height, width },
+    resample: resamples.indexOf("bilinear"),
+    do_rescale: true,
+    rescale_factor: 1 / 255,
+    do_normalize: true,
+    image_mean: halves,
+    image_std: halves,
+  };
+}
+
 /** Whether a value is an image as a model reads it. */
 export function isImageInput(value: unknown): value is ImageInput {
   return typeof value === "object" && value !== null && "pixels" in value && "processor" in value;

@@ -2,12 +2,12 @@ import { TributaryError } from "../../errors.ts";
 import { quote } from "../json.ts";
 import type { Architecture } from "./architectures/architecture.ts";
 import { bert } from "./architectures/bert.ts";
-import { gemma, gemma2 } from "./architectures/gemma.ts";
+import { gemma, gemma2, gemma3 } from "./architectures/gemma.ts";
 import { gpt2 } from "./architectures/gpt2.ts";
 import { llama, qwen2 } from "./architectures/llama.ts";
 import { phi3 } from "./architectures/phi3.ts";
 
-const architectures: readonly Architecture[] = [llama, qwen2, gemma, gemma2, phi3, gpt2, bert];
+const architectures: readonly Architecture[] = [llama, qwen2, gemma, gemma2, gemma3, phi3, gpt2, bert];
 
 /** The architecture that a file names. Throws TributaryError `unsupported-model` that lists the known ones. */
 export function architectureOf(name: string | undefined, file: string): Architecture {

@@ -1,13 +1,14 @@
 import { TributaryError } from "../../errors.ts";
 import type { BlockType } from "../../tensor/quant/blocks.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import { type JsonObject, quote } from "../json.ts";
+import { isObject, type Json, type JsonObject, quote } from "../json.ts";
 import type { TensorFile } from "../safetensors.ts";
 import {
   type Architecture,
   type Change,
   changeOf,
   checkpointName,
+  ropeTableNames,
   type StoredModel,
 } from "./architectures/architecture.ts";
 import { architectureOf } from "./architectures.ts";
@@ -59,7 +60,7 @@ export async function ggufCheckpoint(gguf: Gguf): Promise<GgufCheckpoint> {
   };
   const places = new Map<string, string>();
   for (const name of gguf.names) {
-    if (name !== ROPE_FREQS) places.set(checkpointName(architecture, name) ?? name, name);
+    if (!isRopeTable(name)) places.set(checkpointName(architecture, name) ?? name, name);
   }
   const placeOf = (name: string): string => {
     const place = places.get(name);
@@ -127,7 +128,9 @@ export async function ggufCheckpoint(gguf: Gguf): Promise<GgufCheckpoint> {
   };
 }
 
-const ROPE_FREQS = "rope_freqs.weight";
+function isRopeTable(name: string): boolean {
+  return ropeTableNames.some((table) => table === name);
+}
 
 function restored(tensor: Tensor<"float32">, change: Change | undefined): Tensor<"float32"> {
   if (change?.kind === "plus-one") return { ...tensor, data: tensor.data.map((value) => value - 1) };
@@ -140,6 +143,9 @@ async function storedModel(gguf: Gguf, { name }: Architecture, read: MetadataRea
   const names = new Set(gguf.names);
   const refuse = (text: string): TributaryError =>
     new TributaryError("unsupported-model", `${gguf.file}: ${text}`);
+  const ropeTables = new Map<(typeof ropeTableNames)[number], Float32Array>();
+  for (const table of ropeTableNames)
+    if (names.has(table)) ropeTables.set(table, (await gguf.tensor(table)).data);
   const number = (key: string): number | undefined => read.number(`${name}.${key}`);
   return {
     number,
@@ -154,19 +160,20 @@ async function storedModel(gguf: Gguf, { name }: Architecture, read: MetadataRea
       if (!names.has(tensor)) throw refuse(`has no tensor ${quote(tensor)}`);
       return gguf.info(tensor).shape;
     },
-    ropeFactors: names.has(ROPE_FREQS) ? (await gguf.tensor(ROPE_FREQS)).data : undefined,
+    ropeTables,
     refuse,
   };
 }
 
 /** float32 numbers of the metadata in their shortest spelling: 9.999999747378752e-6 is 1e-5. */
 function rounded(json: JsonObject): JsonObject {
-  return Object.fromEntries(
-    Object.entries(json).map(([key, value]) => [
-      key,
-      typeof value === "number" && !Number.isInteger(value) ? shortest(value) : value,
-    ]),
-  );
+  return Object.fromEntries(Object.entries(json).map(([key, value]) => [key, roundedValue(value)]));
+}
+
+function roundedValue(value: Json): Json {
+  if (typeof value === "number") return Number.isInteger(value) ? value : shortest(value);
+  if (Array.isArray(value)) return value.map(roundedValue);
+  return isObject(value) ? rounded(value) : value;
 }
 
 function shortest(value: number): number {

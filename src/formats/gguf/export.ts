@@ -39,7 +39,7 @@ export interface GgufModelOptions {
 /** A model as llama.cpp reads it; refuses by name what its format has no place for. */
 export function ggufModel({ json, weights, tokenizer, type, name }: GgufModelOptions): GgufFile {
   const architecture = architectureFor(json.model_type);
-  const { values, ropeFactors } = architecture.store(hfConfig(json));
+  const { values, ropeTables = new Map() } = architecture.store(hfConfig(json));
   const metadata = new Map<string, GgufValue>([
     ["general.architecture", text(architecture.name)],
     ["general.type", text("model")],
@@ -68,10 +68,9 @@ export function ggufModel({ json, weights, tokenizer, type, name }: GgufModelOpt
       encode: () => encodeBlocks(stored, storedValues(architecture, place, tensor, json)),
     };
   });
-  if (ropeFactors !== undefined) {
-    const shape = [ropeFactors.length];
-    const encode = (): Uint8Array => encodeBlocks("F32", ropeFactors);
-    tensors.push({ name: "rope_freqs.weight", type: "F32", shape, encode });
+  for (const [place, divisors] of ropeTables) {
+    const encode = (): Uint8Array => encodeBlocks("F32", divisors);
+    tensors.push({ name: place, type: "F32", shape: [divisors.length], encode });
   }
   return { metadata, tensors };
 }

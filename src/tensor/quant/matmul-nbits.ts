@@ -1,4 +1,4 @@
-import { convert, widen } from "../convert.ts";
+import { convert, hasDtype, widen } from "../convert.ts";
 import { float32, type Tensor, tensor } from "../tensor.ts";
 import type { BlockType } from "./blocks.ts";
 import { halvesAt } from "./halves.ts";
@@ -7,14 +7,18 @@ import { halvesAt } from "./halves.ts";
 const BLOCK = 32;
 const BYTES = BLOCK / 2;
 
+/** Bits of a number in blocks that are held as they are. */
+export type BlockBits = 4 | 8;
+
 /**
- * A matrix [out, in] in blocks of four bits: number k of block j in row i is `scales[i, j] * level - offsets[i, j]`. Levels
- * lie in order, each even one in the low half of its byte, as ONNX Runtime's MatMulNBits has them; no scale is 0.
+ * A matrix [out, in] in blocks. Of four bits: number k of block j in row i is `scales[i, j] * level - offsets[i, j]`; levels
+ * lie in order, each even one in the low half of its byte, as ONNX Runtime's MatMulNBits has them; no scale is 0. Of eight
+ * bits: it is `scales[i, j] * (level - 128)`, without offsets.
  */
 export interface BlockMatrix {
-  readonly levels: Tensor<"uint8">; // [out, in / 32, 16]
-  readonly scales: Tensor<"float16">; // [out, in / 32]
-  readonly offsets: Tensor<"float16">; // [out, in / 32]
+  readonly levels: Tensor; // uint8 [out, in / 32, 16], or [out, in / 32, 32] without offsets
+  readonly scales: Tensor; // float16 [out, in / 32]
+  readonly offsets?: Tensor | undefined; // float16 [out, in / 32]
 }
 
 /** The names under which the parts of a matrix are fed. */
@@ -32,21 +36,36 @@ export function fitsBlocks(shape: readonly number[]): boolean {
   return shape.length === 2 && from > 0 && from % BLOCK === 0;
 }
 
-/** The formats that blocks are taken from as they are. */
-export function isFourBit(type: BlockType): type is "Q4_0" | "Q4_1" {
-  return type === "Q4_0" || type === "Q4_1";
+/** A format that blocks are taken from as they are. */
+type RepackedType = keyof typeof repacked;
+
+/** Bits of a number and bytes of a block in these formats. */
+const repacked = {
+  Q4_0: { bits: 4, size: 18 },
+  Q4_1: { bits: 4, size: 20 },
+  Q8_0: { bits: 8, size: 34 },
+} as const;
+
+export function isRepacked(type: BlockType): type is RepackedType {
+  return type in repacked;
+}
+
+/** Bits of a number where blocks of a format are taken as they are. */
+export function repackedBits(type: BlockType): BlockBits | undefined {
+  return isRepacked(type) ? repacked[type].bits : undefined;
 }
 
 /** The blocks of a GGML matrix, number for number. */
 export function repackedBlocks(
-  type: "Q4_0" | "Q4_1",
+  type: RepackedType,
   bytes: Uint8Array,
   [out = 0, from = 0]: readonly number[],
 ): BlockMatrix {
-  const size = type === "Q4_0" ? 18 : 20;
+  const { size } = repacked[type];
   const count = (out * from) / BLOCK;
   if (bytes.length !== count * size)
     throw new RangeError(`repackedBlocks: got ${bytes.length} bytes of ${type} for [${out}, ${from}]`);
+  if (type === "Q8_0") return eightBitBlocks(bytes, [out, from / BLOCK]);
   const scales = halvesAt(bytes, size, 0, count);
   // Q4_0 has its zero at level 8; Q4_1 stores the least number of a block.
   const offsets =
@@ -69,6 +88,24 @@ export function repackedBlocks(
     }
   }
   return blockMatrix(out, from, levels, scales, offsets);
+}
+
+/** Blocks of a float16 scale and 32 signed bytes. */
+function eightBitBlocks(bytes: Uint8Array, shape: readonly [out: number, blocks: number]): BlockMatrix {
+  const { size } = repacked.Q8_0;
+  const count = shape[0] * shape[1];
+  const levels = new Uint8Array(count * BLOCK);
+  const scales = new Uint16Array(count);
+  const from = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  for (let block = 0; block < count; block++) {
+    scales[block] = from.getUint16(block * size, true);
+    // A signed byte and 128 differ in the highest bit alone from their sum.
+    for (let i = 0; i < BLOCK; i++) levels[block * BLOCK + i] = bytes[block * size + 2 + i]! ^ 128;
+  }
+  return {
+    levels: tensor("uint8", [...shape, BLOCK], levels),
+    scales: tensor("float16", [...shape], scales),
+  };
 }
 
 /** A block of equal numbers at level 0 of a scale that can be divided by. */
@@ -169,7 +206,14 @@ function blockMatrix(
 export function dequantizedBlocks({ levels, scales, offsets }: BlockMatrix): Tensor<"float32"> {
   const [out = 0, blocks = 0] = scales.shape;
   const values = new Float32Array(out * blocks * BLOCK);
-  const [scale, offset] = [widen(scales).data, widen(offsets).data];
+  const scale = widen(scales).data;
+  if (!hasDtype(levels, "uint8"))
+    throw new TypeError(`dequantizedBlocks: got levels in ${levels.dtype}, expected uint8`);
+  if (!offsets) {
+    for (let i = 0; i < values.length; i++) values[i] = scale[i >> 5]! * (levels.data[i]! - 128);
+    return float32([out, blocks * BLOCK], values);
+  }
+  const offset = widen(offsets).data;
   for (let block = 0; block < out * blocks; block++) {
     const [s, o] = [scale[block]!, offset[block]!];
     for (let i = 0; i < BYTES; i++) {

@@ -1,16 +1,23 @@
 import { describe, expect, it } from "vitest";
 import { runtime } from "#ort";
 import { gradients } from "../../../src/graph/gradients.ts";
-import { encodeOnnx } from "../../../src/graph/onnx.ts";
-import { blocksOf, dequantizeBlocks, matMulNBits } from "../../../src/graph/ops/four-bit.ts";
+import { encodeOnnx, encodeWithConstants } from "../../../src/graph/onnx.ts";
+import { blocksOf, dequantizeBlocks } from "../../../src/graph/ops/blocks.ts";
 import { add, cast, gather, gemm, matMul, mul, reduceSum, reshape, tanh } from "../../../src/graph/ops.ts";
+import { packedBlocks } from "../../../src/graph/packed-blocks.ts";
 import { widenLate } from "../../../src/graph/passes/held-weights.ts";
 import { printGraph } from "../../../src/graph/print.ts";
-import { constant, input, topological, type Value } from "../../../src/graph/value.ts";
+import { input, topological, type Value } from "../../../src/graph/value.ts";
 import { convert, widen } from "../../../src/tensor/convert.ts";
 import type { DType } from "../../../src/tensor/dtype.ts";
 import type { Params } from "../../../src/tensor/params.ts";
-import { dequantizedBlocks, quantizedBlocks } from "../../../src/tensor/quant/matmul-nbits.ts";
+import { encodeBlocks } from "../../../src/tensor/quant/blocks.ts";
+import {
+  type BlockMatrix,
+  dequantizedBlocks,
+  quantizedBlocks,
+  repackedBlocks,
+} from "../../../src/tensor/quant/matmul-nbits.ts";
 import { stream } from "../../../src/tensor/random.ts";
 import { float32, type Tensor, tensor } from "../../../src/tensor/tensor.ts";
 
@@ -29,19 +36,24 @@ interface Held {
   readonly wide: Tensor<"float32">;
 }
 
-function heldAs(kind: "float32" | "float16" | "bfloat16" | "blocks"): Held {
+/** Blocks as graph inputs and as they are fed. */
+function heldBlocks(blocks: BlockMatrix): Held {
+  const parts = [blocks.levels, blocks.scales, ...(blocks.offsets ? [blocks.offsets] : [])];
+  const names = ["levels", "scales", "offsets"];
+  const inputs = parts.map(({ dtype, shape }, i) => input(names[i] ?? "", dtype, shape));
+  return {
+    value: dequantizeBlocks(
+      blocksOf(inputs.map((part) => (part.dtype === "float16" ? cast(part, "float32") : part))),
+    ),
+    feeds: new Map(parts.map((part, i) => [names[i] ?? "", part])),
+    wide: dequantizedBlocks(blocks),
+  };
+}
+
+function heldAs(kind: "float32" | "float16" | "bfloat16" | "blocks" | "Q8_0"): Held {
   const exact = normals("weight", [out, from]);
-  if (kind === "blocks") {
-    const blocks = quantizedBlocks(exact);
-    const numbers = (name: string): Value => cast(input(name, "float16", [out, from / 32]), "float32");
-    return {
-      value: dequantizeBlocks(
-        blocksOf([input("levels", "uint8", [out, from / 32, 16]), numbers("scales"), numbers("offsets")]),
-      ),
-      feeds: new Map<string, Tensor>(Object.entries(blocks)),
-      wide: dequantizedBlocks(blocks),
-    };
-  }
+  if (kind === "blocks") return heldBlocks(quantizedBlocks(exact));
+  if (kind === "Q8_0") return heldBlocks(repackedBlocks(kind, encodeBlocks(kind, exact.data), [out, from]));
   const stored: Tensor = convert(exact, kind);
   return {
     value: cast(input("weight", kind, [out, from]), "float32"),
@@ -91,7 +103,7 @@ const others: Params = new Map([
 ]);
 
 describe("weights that are held in fewer bits", () => {
-  it.each(["float16", "bfloat16", "blocks"] as const)(
+  it.each(["float16", "bfloat16", "blocks", "Q8_0"] as const)(
     "%s: products and their gradients are those of the widened weight",
     async (kind) => {
       const held = heldAs(kind);
@@ -127,15 +139,73 @@ describe("weights that are held in fewer bits", () => {
     }
   });
 
-  it("a product with constant blocks, which ONNX Runtime packs, is the same", async () => {
-    const blocks = quantizedBlocks(normals("weight", [out, from]));
-    const parts = [blocks.levels, widen(blocks.scales), widen(blocks.offsets)].map(constant);
-    const x = input("x", "float32", ["batch", "sequence", from]);
-    const got = await run(new Map([["y", matMulNBits(x, blocksOf(parts))]]), others);
-    const weight = input("weight", "float32", [out, from]);
-    const feeds = new Map([...others, ["weight", dequantizedBlocks(blocks)] as const]);
-    const expected = await run(new Map([["y", matMul(x, weight, { transB: true })]]), feeds);
-    expect(farthest(got.get("y"), expected.get("y"))).toBeLessThan(1e-5);
+  it.each(["Q4_0", "Q4_1", "Q8_0", "rounded"] as const)(
+    "products with packed blocks of %s are those in float64, up to eight bits of a row where these are asked for",
+    async (kind) => {
+      const [rows, width] = [37, 96];
+      const exact = normals("packed", [rows, width]);
+      const blocks =
+        kind === "rounded"
+          ? quantizedBlocks(exact)
+          : repackedBlocks(kind, encodeBlocks(kind, exact.data), [rows, width]);
+      const { value, feeds, wide } = heldBlocks(blocks);
+      const x = normals("rows", [2, 5, width]);
+      const bias = normals("bias", [rows]);
+      const given = input("x", "float32", ["batch", "sequence", width]);
+      const flat = reshape(given, ["batch*sequence", width]);
+      const outputs = new Map([
+        ["y", matMul(given, value, { transB: true, alpha: 0.5 })],
+        ["biased", gemm(flat, value, input("bias", "float32", [rows]))],
+      ]);
+      // What is left of a number beside the level that the kernel has as zero.
+      const middle = (row: number, k: number): number => {
+        const block = (row * width + k) >> 5;
+        const [scale, offset] = [blocks.scales, blocks.offsets].map((part) =>
+          part ? (widen(part).data[block] ?? Number.NaN) : 0,
+        );
+        return blocks.offsets ? 8 * (scale ?? 0) - (offset ?? 0) : 0;
+      };
+      for (const activations of ["float32", "int8"] as const) {
+        const late = widenLate([...outputs.values()], { blocks: feeds, activations });
+        const named = new Map([...outputs.keys()].map((name, i) => [name, late[i] ?? given]));
+        const { graph, constants } = encodeWithConstants({ outputs: named });
+        const session = await runtime.openSession(graph, { constants });
+        const packed = kind !== "Q8_0" || activations === "int8";
+        expect(session.inputNames.includes("levels")).toBe(!packed);
+        const got = await session.run(new Map([...feeds, ["x", x] as const, ["bias", bias] as const]));
+        await session.dispose();
+        for (let r = 0; r < 10; r++) {
+          const row = x.data.subarray(r * width, (r + 1) * width);
+          for (let c = 0; c < rows; c++) {
+            const [w, m] = [(k: number) => Number(wide.data[c * width + k]), (k: number) => middle(c, k)];
+            let product = 0;
+            let bound = 0;
+            for (let k = 0; k < width; k++) {
+              const block = row.subarray(k & ~31, (k | 31) + 1);
+              // Half a step of 127 from 0 to the largest number of the block.
+              const step = block.reduce((most, v) => Math.max(most, Math.abs(v)), 0) / 127;
+              product += Number(row[k]) * w(k);
+              bound += 0.5001 * step * Math.abs(w(k) - m(k));
+            }
+            const far = 1e-5 + (activations === "int8" ? bound : 0);
+            const i = r * rows + c;
+            expect(Math.abs(Number(got.get("y")?.data[i]) - 0.5 * product)).toBeLessThan(far);
+            const biased = product + Number(bias.data[c]);
+            expect(Math.abs(Number(got.get("biased")?.data[i]) - biased)).toBeLessThan(far);
+          }
+        }
+      }
+    },
+  );
+
+  it("blocks whose zero is the middle level are packed without a rest", () => {
+    const rest = (type: "Q4_0" | "Q4_1"): Tensor | undefined => {
+      const bytes = encodeBlocks(type, normals("weight", [out, from]).data);
+      const { levels, scales, offsets } = repackedBlocks(type, bytes, [out, from]);
+      return packedBlocks(levels, scales, offsets).rest;
+    };
+    expect(rest("Q4_0")).toBeUndefined();
+    expect(rest("Q4_1")?.shape).toEqual([from / 32, out]);
   });
 
   it("are widened at each use, forward and backward, after what they are multiplied with", () => {
@@ -153,6 +223,35 @@ describe("weights that are held in fewer bits", () => {
     const table = cast(input("table", "bfloat16", [100, 8]), "float32");
     const [rows] = widenLate([gather(table, input("ids", "int64", ["batch"]))]);
     expect(rows && topological([rows]).map(({ op }) => op)).toEqual(["Gather", "Cast"]);
+  });
+
+  it("blocks of eight bits are looked up row by row before they are widened", async () => {
+    const { value, feeds, wide } = heldAs("Q8_0");
+    const ids = input("ids", "int64", ["batch", "sequence"]);
+    const outputs = new Map([["rows", gather(value, ids)]]);
+    const chosen = [3, 0, 47, 3, 12, 1];
+    const indices = tensor("int64", [2, 3], BigInt64Array.from(chosen, BigInt));
+    const [rows = ids] = widenLate([...outputs.values()]);
+    expect(topological([rows]).map(({ op }) => op)).not.toContain("After");
+    const got = (await run(outputs, new Map([...feeds, ["ids", indices] as const]))).get("rows");
+    expect(got?.shape).toEqual([2, 3, from]);
+    expect(Array.from(got?.data ?? [], Number)).toEqual(
+      chosen.flatMap((row) => Array.from(wide.data.subarray(row * from, (row + 1) * from))),
+    );
+  });
+
+  it("a large matrix in blocks of eight bits is wide in parts too", () => {
+    const [rows, width] = [40_000, 512];
+    const levels = input("levels", "uint8", [rows, width / 32, 32]);
+    const scales = cast(input("scales", "float16", [rows, width / 32]), "float32");
+    const x = input("x", "float32", ["batch", width]);
+    const y = matMul(x, dequantizeBlocks({ levels, scales }), { transB: true });
+    const [slope = x] = gradients(reduceSum(mul(y, y)), [x]);
+    const widths = topological(widenLate([y, slope]))
+      .filter(({ op }) => op === "DequantizeBlocks")
+      .map(({ outputs: [value] }) => Number(value?.shape[0]));
+    expect(widths.length).toBeGreaterThan(4);
+    expect(Math.max(...widths)).toBeLessThan(rows / 2);
   });
 
   it("large matrices are wide in parts, with the same products", async () => {

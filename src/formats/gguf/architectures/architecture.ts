@@ -11,6 +11,16 @@ export type Change =
   /** Matrices [in, out] are stored [out, in]. */
   | { readonly kind: "transposed" };
 
+/** Tensors that hold what rotary frequencies are divided by: everywhere, or up to the original context and beyond it. */
+export const ropeTableNames = [
+  "rope_freqs.weight",
+  "rope_factors_short.weight",
+  "rope_factors_long.weight",
+] as const;
+
+/** Divisors of the frequency of each pair of a head, by the name of their tensor. */
+export type RopeTables = ReadonlyMap<(typeof ropeTableNames)[number], Float32Array>;
+
 /** A GGUF file as its architecture sees it; keys are without the name of the architecture. */
 export interface StoredModel {
   number(key: string): number | undefined;
@@ -21,7 +31,7 @@ export interface StoredModel {
   /** The shape of a tensor; refuses a file that lacks it. */
   shape(tensor: string): readonly number[];
   /** What rotary frequencies are divided by, where the file stores it. */
-  readonly ropeFactors: Float32Array | undefined;
+  readonly ropeTables: RopeTables;
   refuse(text: string): TributaryError;
 }
 
@@ -38,7 +48,7 @@ export interface HfConfig {
 /** What a model is stored as: keys without the name of the architecture, and what rotary frequencies are divided by. */
 export interface StoredConfig {
   readonly values: ReadonlyMap<string, GgufValue>;
-  readonly ropeFactors?: Float32Array;
+  readonly ropeTables?: RopeTables;
 }
 
 /** One architecture of llama.cpp: its names and how its metadata and a config.json become each other. */

@@ -1,4 +1,4 @@
-import { type JsonObject, quote } from "../../json.ts";
+import { isObject, type JsonObject, quote } from "../../json.ts";
 import type { GgufValue } from "../metadata.ts";
 import { ropeFactors, scalingOfFactors } from "../rope-factors.ts";
 import { float, type HfConfig, type StoredConfig, type StoredModel, text, uint } from "./architecture.ts";
@@ -62,13 +62,18 @@ export function onlyFullHeads(config: HfConfig): void {
 }
 
 function ropeScaling(stored: StoredModel, headDim: number, theta: number): JsonObject | null {
-  const type = stored.text("rope.scaling.type") ?? "none";
-  if (stored.ropeFactors !== undefined) {
-    if (stored.ropeFactors.length !== headDim / 2) {
-      throw stored.refuse(`has ${stored.ropeFactors.length} rope_freqs for heads of ${headDim}`);
+  const { ropeTables } = stored;
+  const type =
+    ropeTables.has("rope_factors_short.weight") || ropeTables.has("rope_factors_long.weight")
+      ? "longrope"
+      : (stored.text("rope.scaling.type") ?? "none");
+  const factors = ropeTables.get("rope_freqs.weight");
+  if (factors !== undefined) {
+    if (factors.length !== headDim / 2) {
+      throw stored.refuse(`has ${factors.length} rope_freqs for heads of ${headDim}`);
     }
-    if (stored.ropeFactors.every((factor) => factor === 1)) return null;
-    const found = scalingOfFactors(stored.ropeFactors, { headDim, theta });
+    if (factors.every((factor) => factor === 1)) return null;
+    const found = scalingOfFactors(factors, { headDim, theta });
     if (found === undefined) throw stored.refuse("stores rope_freqs that are not the scaling of Llama 3");
     return {
       rope_type: "llama3",
@@ -85,15 +90,22 @@ function ropeScaling(stored: StoredModel, headDim: number, theta: number): JsonO
 }
 
 /** The same values for storing. */
-export function decoderValues(config: HfConfig): StoredConfig & { readonly values: Map<string, GgufValue> } {
+export function decoderValues(config: HfConfig): DecoderStored {
+  return withRope(shapeValues(config), config, ropeOf(config));
+}
+
+/** What is stored of a decoder, to which an architecture adds its own. */
+export interface DecoderStored extends StoredConfig {
+  readonly values: Map<string, GgufValue>;
+}
+
+/** The values of a decoder's shape, without what turns its heads. */
+export function shapeValues(config: HfConfig): Map<string, GgufValue> {
   const heads = config.number("num_attention_heads");
-  const width = config.number("hidden_size");
-  const headDim = config.number("head_dim", width / heads);
-  const rope = objectAt(config.json, "rope_parameters");
-  const partial = numberAt(rope ?? {}, "partial_rotary_factor") ?? config.number("partial_rotary_factor", 1);
-  const values = new Map([
+  const headDim = headDimOf(config);
+  return new Map([
     ["context_length", uint(config.number("max_position_embeddings", 2048))],
-    ["embedding_length", uint(width)],
+    ["embedding_length", uint(config.number("hidden_size"))],
     ["block_count", uint(config.number("num_hidden_layers"))],
     ["feed_forward_length", uint(config.number("intermediate_size"))],
     ["attention.head_count", uint(heads)],
@@ -101,18 +113,53 @@ export function decoderValues(config: HfConfig): StoredConfig & { readonly value
     ["attention.key_length", uint(headDim)],
     ["attention.value_length", uint(headDim)],
     ["attention.layer_norm_rms_epsilon", float(config.number("rms_norm_eps", 1e-6))],
-    ["rope.dimension_count", uint(headDim * partial)],
+    ["rope.dimension_count", uint(rotaryWidth(config))],
     ["vocab_size", uint(config.number("vocab_size"))],
   ]);
-  const scaling = rope ?? objectAt(config.json, "rope_scaling") ?? {};
-  const theta = numberAt(rope ?? {}, "rope_theta") ?? config.number("rope_theta", 10_000);
-  values.set("rope.freq_base", float(theta));
-  const type = scaling.rope_type ?? scaling.type ?? "default";
+}
+
+/** Places of a head that turn. */
+export function rotaryWidth(config: HfConfig): number {
+  const rope = objectAt(config.json, "rope_parameters");
+  const partial = numberAt(rope ?? {}, "partial_rotary_factor") ?? config.number("partial_rotary_factor", 1);
+  return Math.floor(headDimOf(config) * partial);
+}
+
+/** What turns the heads of a model. */
+export interface StoredRope {
+  readonly theta: number;
+  /** The object that names the scaling. */
+  readonly scaling: JsonObject;
+}
+
+/** What turns all heads, from where Transformers 4 (`rope_theta`, `rope_scaling`) or 5 (`rope_parameters`) has it. */
+export function ropeOf(config: HfConfig): StoredRope {
+  const parameters = objectAt(config.json, "rope_parameters");
+  return {
+    theta: numberAt(parameters ?? {}, "rope_theta") ?? config.number("rope_theta", 10_000),
+    scaling: parameters ?? objectAt(config.json, "rope_scaling") ?? {},
+  };
+}
+
+/** The name of a scaling: "default" where there is none. */
+export function scalingType({ scaling }: StoredRope): string {
+  return String(scaling.rope_type ?? scaling.type ?? "default");
+}
+
+/** Values of a decoder with what turns its heads. */
+export function withRope(
+  shape: ReadonlyMap<string, GgufValue>,
+  config: HfConfig,
+  rope: StoredRope,
+): DecoderStored {
+  const { theta, scaling } = rope;
+  const values = new Map(shape).set("rope.freq_base", float(theta));
   const need = (key: string): number => {
     const value = numberAt(scaling, key);
     if (value === undefined) throw config.refuse(`the rotary scaling has no ${key}`);
     return value;
   };
+  const type = scalingType(rope);
   switch (type) {
     case "default":
       return { values };
@@ -126,7 +173,8 @@ export function decoderValues(config: HfConfig): StoredConfig & { readonly value
         highFreqFactor: need("high_freq_factor"),
         originalMaxPositionEmbeddings: need("original_max_position_embeddings"),
       };
-      return { values, ropeFactors: ropeFactors(llama3, { headDim, theta }) };
+      const factors = ropeFactors(llama3, { headDim: headDimOf(config), theta });
+      return { values, ropeTables: new Map([["rope_freqs.weight", factors]]) };
     }
     default:
       throw config.refuse(
@@ -135,14 +183,18 @@ export function decoderValues(config: HfConfig): StoredConfig & { readonly value
   }
 }
 
-function objectAt(json: JsonObject, key: string): JsonObject | undefined {
-  const value = json[key];
-  return typeof value === "object" && value !== null && !Array.isArray(value)
-    ? (value as JsonObject)
-    : undefined;
+function headDimOf(config: HfConfig): number {
+  return config.number("head_dim", config.number("hidden_size") / config.number("num_attention_heads"));
 }
 
-function numberAt(json: JsonObject, key: string): number | undefined {
+/** The object at a key; undefined where there is none. */
+export function objectAt(json: JsonObject, key: string): JsonObject | undefined {
+  const value = json[key];
+  return isObject(value) ? value : undefined;
+}
+
+/** The number at a key; undefined where there is none. */
+export function numberAt(json: JsonObject, key: string): number | undefined {
   const value = json[key];
   return typeof value === "number" ? value : undefined;
 }

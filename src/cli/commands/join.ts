@@ -1,0 +1,73 @@
+import { hostname } from "node:os";
+import { resolve } from "node:path";
+import { type JoinEvent, joinRun } from "../../job/join.node.ts";
+import { runName } from "../../job/serve.node.ts";
+import { count } from "../../job/units.ts";
+import type { Command } from "../command.ts";
+import { interrupted, usageError } from "../exit.ts";
+
+/** `tributary join`. */
+export const join: Command = {
+  name: "join",
+  summary: "take part in a run of another machine with data that stay here",
+  usage: "URL --data FILE [flags]",
+  arguments: [1, 1],
+  flags: [
+    { name: "data", value: "FILE", description: "the silo's own data, in a form that the job reads" },
+    { name: "token", value: "TOKEN", description: "one-time token of the operator; needed the first time" },
+    { name: "name", value: "NAME", description: "name of the silo (default: that of this machine)" },
+    {
+      name: "folder",
+      value: "DIR",
+      description: "where key, unsent update and memory are kept (default: silo)",
+    },
+    { name: "model", value: "DIR", description: "the base model, where it is not where the job says" },
+  ],
+  examples: [
+    ["tributary join http://127.0.0.1:7788 --data mine.jsonl --token TOKEN", "the first time"],
+    ["tributary join http://127.0.0.1:7788 --data mine.jsonl", "again, after a restart"],
+  ],
+  async run({ positionals: [url = ""], flags }, { terminal, signal, json, onInterrupt }) {
+    const data = flags.get("data");
+    if (data === undefined) throw usageError("join: got no --data, expected the file or folder of this silo");
+    onInterrupt(() => terminal.err("stopping; run the same command to go on\n"));
+    const place = (path: string): string => resolve(terminal.cwd, path);
+    const [token, model] = [flags.get("token"), flags.get("model")];
+    const say = (event: JoinEvent): void => {
+      const text = json ? JSON.stringify(event) : line(event);
+      if (text !== undefined) terminal.out(`${text}\n`);
+    };
+    try {
+      await joinRun({
+        url: url.replace(/\/+$/, ""),
+        data: place(data),
+        folder: place(flags.get("folder") ?? "silo"),
+        name: runName(flags.get("name") ?? hostname()),
+        ...(token !== undefined && { token }),
+        ...(model !== undefined && { model: place(model) }),
+        signal,
+        onEvent: say,
+      });
+    } catch (error) {
+      if (signal.aborted) throw interrupted("stopped; run the same command to go on");
+      throw error;
+    }
+  },
+};
+
+function line(event: JoinEvent): string | undefined {
+  switch (event.type) {
+    case "enrolled":
+      return `enrolled at ${event.url} as ${event.client}`;
+    case "joined":
+      return `in run ${event.run} with ${count(event.examples)} examples: ${event.job.rounds} rounds of ${event.job.strategy.name}`;
+    case "waiting":
+      return event.seconds === undefined ? event.why : `${event.why}; again in ${event.seconds} s`;
+    case "receipt":
+      return event.receipt.status === "accepted"
+        ? `round ${event.round}: the update is in`
+        : `round ${event.round}: the update was refused: ${event.receipt.reason}`;
+    case "over":
+      return "the run is over";
+  }
+}

@@ -1,0 +1,152 @@
+import { chmod, mkdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { TributaryError } from "../errors.ts";
+import { serveClients } from "../federation/client.ts";
+import type { Receipt } from "../federation/message.ts";
+import { writeFileAtomic } from "../formats/files.node.ts";
+import { nodeEnv } from "../storage/node-env.ts";
+import { openSiloFolder } from "../storage/silo-folder.ts";
+import { httpTransport } from "../transports/http/client.ts";
+import { connect } from "../transports/http/connection.ts";
+import { messages } from "../transports/http/protocol.ts";
+import { type ClientKey, clientKeyPem, newClientKey, readClientKey } from "../transports/http/signature.ts";
+import { assemble, openTraining } from "./assemble.ts";
+import { checkJob } from "./check.ts";
+import type { Job } from "./job.ts";
+
+/** What a silo tells while it takes part. */
+export type JoinEvent =
+  | { readonly type: "enrolled"; readonly client: string; readonly url: string }
+  | { readonly type: "joined"; readonly run: string; readonly job: Job; readonly examples: number }
+  | { readonly type: "waiting"; readonly why: string; readonly seconds?: number }
+  | { readonly type: "receipt"; readonly round: number; readonly receipt: Receipt }
+  | { readonly type: "over" };
+
+/** How a silo takes part in a run. */
+export interface JoinOptions {
+  /** Origin of the server. */
+  readonly url: string;
+  /** The silo's own data; they stay where they are. */
+  readonly data: string | readonly string[];
+  /** Where the silo keeps its key, its unsent update and what it remembers. */
+  readonly folder: string;
+  /** The name that it enrols under. */
+  readonly name: string;
+  /** The one-time token; needed the first time. */
+  readonly token?: string;
+  /** Folder of the base model, where it is not where the job says. */
+  readonly model?: string;
+  readonly workers?: number;
+  readonly signal?: AbortSignal;
+  readonly onEvent?: (event: JoinEvent) => void;
+}
+
+/** Takes part in the run of a server until it is over. */
+export async function joinRun(options: JoinOptions): Promise<void> {
+  const { url, folder, onEvent = () => {} } = options;
+  const env = nodeEnv();
+  const signal = options.signal ?? new AbortController().signal;
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  const connection = await connect({
+    url,
+    env,
+    signal,
+    onWait: (why, seconds) => onEvent({ type: "waiting", why, seconds }),
+  });
+  const key = await clientKey(folder);
+  const client = await enrolment();
+  const [run] = connection.welcome.runs;
+  if (run === undefined) throw new TributaryError("no-run", `${url} carries no run`);
+
+  const signer = { client, key };
+  const told = await connection.ask({
+    method: "GET",
+    path: `/v1/runs/${run}`,
+    signer,
+    schema: messages.described,
+  });
+  const job = { ...ownJob(JSON.parse(told.job), options), out: folder };
+  const assembly = await assemble(job);
+  if (assembly.base.root !== told.base) {
+    throw new TributaryError(
+      "base-mismatch",
+      `the model at ${job.model} is not that of the run: its digest is ${assembly.base.root.slice(0, 12)}, the run's ${told.base.slice(0, 12)}; give the same model with --model`,
+    );
+  }
+  const examples = assembly.silos.flatMap((silo) => silo.examples);
+  await connection.fetch({
+    method: "POST",
+    path: `/v1/runs/${run}/join`,
+    json: { numExamples: examples.length },
+    signer,
+  });
+  onEvent({ type: "joined", run, job, examples: examples.length });
+  const { pool, trainer } = await openTraining(job, { ...assembly, silos: [{ name: client, examples }] });
+  try {
+    const transport = httpTransport({
+      connection,
+      signer,
+      run,
+      base: told.base,
+      store: await openSiloFolder(join(folder, run)),
+      env,
+      onReceipt: (receipt, { submission }) =>
+        onEvent({ type: "receipt", round: submission.assignment.round, receipt }),
+      onIdle: (why) => onEvent({ type: "waiting", why }),
+    });
+    const { strategy, initial } = assembly;
+    await serveClients({ transport, trainer, strategy, initial, signal });
+    onEvent({ type: "over" });
+  } finally {
+    await pool.close();
+  }
+
+  async function enrolment(): Promise<string> {
+    const path = join(folder, "enrolled.json");
+    const text = await readFile(path, "utf8").catch(() => undefined);
+    if (text !== undefined) return messages.enrolled.parse(JSON.parse(text)).client;
+    if (options.token === undefined) {
+      throw new TributaryError(
+        "no-token",
+        `${folder} is not enrolled at ${url} yet; give the one-time token of its operator with --token`,
+      );
+    }
+    const { publicKey } = key;
+    const enrolled = await connection.ask({
+      method: "POST",
+      path: "/v1/enrol",
+      json: { token: options.token, publicKey, name: options.name },
+      schema: messages.enrolled,
+    });
+    await writeFileAtomic(path, new TextEncoder().encode(JSON.stringify(enrolled)));
+    onEvent({ type: "enrolled", client: enrolled.client, url });
+    return enrolled.client;
+  }
+}
+
+/** The run's job over the silo's own data and machine. */
+function ownJob(given: Job, { data, model, workers }: JoinOptions): Job {
+  // A share is held out of every silo's data; files of held-out data are the coordinator's.
+  const splits = Object.fromEntries(
+    Object.entries(given.data.splits).filter(([key, value]) => key === "field" || typeof value === "number"),
+  );
+  const { clientsPerRound: _clients, quorum: _quorum, ...rest } = given;
+  return checkJob({
+    ...rest,
+    ...(model === undefined ? {} : { model }),
+    ...(workers === undefined ? {} : { workers }),
+    data: { ...given.data, path: data, splits },
+    partition: { kind: "contiguous", clients: 1 },
+    participation: 1,
+  });
+}
+
+async function clientKey(folder: string): Promise<ClientKey> {
+  const path = join(folder, "key.pem");
+  const text = await readFile(path, "utf8").catch(() => undefined);
+  if (text !== undefined) return readClientKey(text);
+  const key = newClientKey();
+  await writeFileAtomic(path, new TextEncoder().encode(clientKeyPem(key)));
+  await chmod(path, 0o600);
+  return key;
+}

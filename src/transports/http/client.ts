@@ -1,0 +1,285 @@
+import { TributaryError } from "../../errors.ts";
+import { type BaseChain, baseChain, extendChain } from "../../federation/base-chain.ts";
+import type { BlobStore } from "../../federation/blob-store.ts";
+import type { Digest } from "../../federation/digest.ts";
+import type { Env } from "../../federation/env.ts";
+import {
+  type ClientMemory,
+  type Manifest,
+  openBaseChanges,
+  openMemory,
+  openPayload,
+  putSealed,
+  sealMemory,
+  sealUpdate,
+} from "../../federation/manifest.ts";
+import type {
+  Assignment,
+  ClientUpdate,
+  Incomplete,
+  Progress,
+  Receipt,
+  Work,
+} from "../../federation/message.ts";
+import type { Payload } from "../../federation/strategy.ts";
+import type { ClientTransport } from "../../federation/transport.ts";
+import type { Connection, Signer } from "./connection.ts";
+import { messages, type Next, type Submission } from "./protocol.ts";
+import { turnstile } from "./turnstile.ts";
+
+/** What a client keeps on its own machine for one run. */
+export interface ClientStore {
+  /** Its unsent update, what it remembers, and what it fetched. */
+  readonly blobs: BlobStore;
+  /** The submission that has no receipt yet. */
+  unsent(): Promise<Unsent | undefined>;
+  /** Durable on return. */
+  keepUnsent(unsent: Unsent | undefined): Promise<void>;
+}
+
+/** A submission that waits for its receipt. */
+export interface Unsent {
+  readonly client: string;
+  readonly submission: Submission;
+}
+
+/** How a client takes part in a run over HTTP. */
+export interface HttpTransportOptions {
+  readonly connection: Connection;
+  readonly signer: Signer;
+  readonly run: string;
+  /** Names the pretrained weights of the run. */
+  readonly base: string;
+  readonly store: ClientStore;
+  readonly env: Env;
+  /** Milliseconds between two heartbeats. Default: 5,000. */
+  readonly heartbeatMs?: number;
+  /** Called with every receipt. */
+  readonly onReceipt?: (receipt: Receipt, unsent: Unsent) => void;
+  /** Told why there is no work. */
+  readonly onIdle?: (why: string) => void;
+}
+
+/** Chunks on their way at one time. */
+const IN_FLIGHT = 4;
+
+/** Payloads up to this size are held in memory while they arrive; larger ones go to the store, where a restart finds them. */
+const AT_ONCE = 64 * 2 ** 20;
+
+/** The client's side of the wire: fetches work, keeps updates until their receipt, goes on where either side was cut off. */
+export function httpTransport(options: HttpTransportOptions): ClientTransport {
+  const { connection, signer, run, store, env, heartbeatMs = 5000 } = options;
+  const { onReceipt = () => {}, onIdle = () => {} } = options;
+  const at = `/v1/runs/${run}`;
+  const line = turnstile(IN_FLIGHT);
+  const digestOf = (bytes: Uint8Array): Digest | Promise<Digest> => env.hash([bytes]);
+  let chain: BaseChain = baseChain(options.base);
+  let known = 0;
+  let current: Assignment | undefined;
+  let beaten = { at: Number.NEGATIVE_INFINITY, verdict: "continue" as "continue" | "abandon", id: "" };
+
+  /** A blob of the server, verified. */
+  async function fetchBlob(id: Digest): Promise<Uint8Array> {
+    for (let tries = 1; ; tries++) {
+      const bytes = await line(() => connection.fetch({ method: "GET", path: `${at}/blobs/${id}`, signer }));
+      if ((await digestOf(bytes)) === id) return bytes;
+      if (tries === 3)
+        throw new TributaryError(
+          "blob-damaged",
+          `blob ${id} arrived damaged ${tries} times; look at the network between here and the server`,
+        );
+    }
+  }
+
+  /** Brings a manifest and its chunks into a store: what is there is not fetched again. */
+  async function download(digest: Digest, into: BlobStore): Promise<void> {
+    const has = async (id: Digest): Promise<boolean> => (await into.missing([id])).length === 0;
+    const bring = async (id: Digest): Promise<void> => {
+      if (!(await has(id))) await into.put(id, await fetchBlob(id));
+    };
+    await bring(digest);
+    const manifest = messages.manifest.parse(JSON.parse(new TextDecoder().decode(await into.get(digest))));
+    await Promise.all([...new Set(manifest.chunks)].map(bring));
+  }
+
+  /** What the server sends in a round, through memory or, where it is large, through the store. */
+  async function payloadOf(digest: Digest): Promise<Payload> {
+    const bytes = await fetchBlob(digest);
+    const manifest = messages.manifest.parse(JSON.parse(new TextDecoder().decode(bytes)));
+    const into = manifest.bytes > AT_ONCE ? store.blobs : passingBlobs();
+    await into.put(digest, bytes);
+    await download(digest, into);
+    return openPayload(into, digest);
+  }
+
+  async function catchUp(bases: Extract<Next, { kind: "work" }>["bases"], version: string): Promise<void> {
+    for (const { changes } of bases) {
+      if (changes !== null) {
+        await download(changes, store.blobs);
+        chain = await extendChain(chain, await openBaseChanges(store.blobs, changes), digestOf);
+      }
+      known++;
+    }
+    if (chain.version === version) return;
+    throw new TributaryError(
+      "base-mismatch",
+      `the base here is at version ${chain.version}, the server's at ${version}; are both the same pretrained weights?`,
+    );
+  }
+
+  async function workOf({ assignment, payload, bases }: Extract<Next, { kind: "work" }>): Promise<Work> {
+    await catchUp(bases, assignment.baseVersion);
+    current = assignment;
+    const kept: ClientMemory =
+      assignment.memory === undefined ? {} : await openMemory(store.blobs, assignment.memory);
+    return { assignment, payload: await payloadOf(payload), chain, ...kept };
+  }
+
+  /** Uploads what the server has not, and submits until there is a receipt. */
+  async function deliver(unsent: Unsent): Promise<Receipt> {
+    const { submission } = unsent;
+    const manifest = JSON.parse(
+      new TextDecoder().decode(await store.blobs.get(submission.manifest)),
+    ) as Manifest;
+    let absent = await missing([...new Set([...manifest.chunks, submission.manifest])]);
+    for (;;) {
+      await Promise.all(absent.filter((id) => id !== submission.manifest).map(upload));
+      if (absent.includes(submission.manifest)) await upload(submission.manifest);
+      const answer: Receipt | Incomplete = await connection.ask({
+        method: "POST",
+        path: `${at}/submit`,
+        json: submission,
+        signer,
+        schema: messages.answer,
+        timeoutMs: 600_000,
+      });
+      if (answer.status !== "incomplete") {
+        onReceipt(answer, unsent);
+        await store.keepUnsent(undefined);
+        return answer;
+      }
+      absent = [...answer.missing];
+    }
+  }
+
+  async function missing(ids: readonly Digest[]): Promise<Digest[]> {
+    const absent: Digest[] = [];
+    for (let from = 0; from < ids.length; from += 3000) {
+      const { ids: some } = await connection.ask({
+        method: "POST",
+        path: `${at}/blobs/missing`,
+        json: { ids: ids.slice(from, from + 3000) },
+        signer,
+        schema: messages.ids,
+      });
+      absent.push(...some);
+    }
+    return absent;
+  }
+
+  const upload = (id: Digest): Promise<void> =>
+    line(async () => {
+      const bytes = await store.blobs.get(id);
+      await connection.fetch({ method: "PUT", path: `${at}/blobs/${id}`, bytes, digest: id, signer });
+    });
+
+  return {
+    async next({ waitMs, signal }) {
+      const end = env.monotonic() + waitMs;
+      const left = await store.unsent();
+      if (left) await deliver(left);
+      while (!signal.aborted) {
+        const wait = Math.min(
+          connection.welcome.limits.waitSeconds,
+          Math.max(0, (end - env.monotonic()) / 1000),
+        );
+        const answer = await connection.ask({
+          method: "GET",
+          path: `${at}/next?wait=${Math.ceil(wait)}&since=${known}`,
+          signer,
+          schema: messages.next,
+          timeoutMs: 1000 * (wait + 30),
+        });
+        if (answer.kind === "work") return workOf(answer);
+        if (answer.kind === "over") return null;
+        onIdle(answer.why);
+        if (env.monotonic() >= end) return null;
+      }
+      return null;
+    },
+    async heartbeat({ id, round }, progress: Progress) {
+      if (beaten.id === id && env.monotonic() - beaten.at < heartbeatMs) return beaten.verdict;
+      beaten = { at: env.monotonic(), verdict: beaten.id === id ? beaten.verdict : "continue", id };
+      const { verdict } = await connection.ask({
+        method: "POST",
+        path: `${at}/heartbeat`,
+        json: { assignment: { id, round }, progress },
+        signer,
+        schema: messages.heartbeatAnswer,
+      });
+      beaten = { ...beaten, verdict };
+      return verdict;
+    },
+    async submit({ id }, update) {
+      if (current?.id !== id)
+        throw new RangeError(`http: assignment ${id} is not the one that this client holds`);
+      return deliver(await keep(current, update));
+    },
+    async fail({ id, round }, { code, message }) {
+      await connection.fetch({
+        method: "POST",
+        path: `${at}/fail`,
+        json: { assignment: { id, round }, code, message: message.slice(0, 2000) },
+        signer,
+      });
+    },
+    async close() {},
+  };
+
+  /** Makes an update durable here before the first byte of it leaves. */
+  async function keep(assignment: Assignment, update: ClientUpdate): Promise<Unsent> {
+    const { id, run, round, client, state } = assignment;
+    const head = { run, round, client } as const;
+    const chunkSize = connection.welcome.limits.chunkBytes;
+    const sealed = await sealUpdate({ kind: "update", ...head, parent: state }, update, env.hash, chunkSize);
+    await putSealed(store.blobs, sealed);
+    const { memory, optimizer, numExamples, loss, metrics } = update;
+    const kept =
+      memory || optimizer
+        ? await sealMemory(
+            { kind: "memory", ...head },
+            { ...(memory && { memory }), ...(optimizer && { optimizer }) },
+            env.hash,
+          )
+        : undefined;
+    if (kept) await putSealed(store.blobs, kept);
+    const unsent: Unsent = {
+      client,
+      submission: {
+        assignment: { id, round },
+        manifest: sealed.digest,
+        ...(kept && { memory: kept.digest }),
+        numExamples,
+        loss,
+        ...(metrics && { metrics }),
+      },
+    };
+    await store.keepUnsent(unsent);
+    return unsent;
+  }
+}
+
+/** A store for what is read once. */
+function passingBlobs(): BlobStore {
+  const blobs = new Map<Digest, Uint8Array>();
+  return {
+    missing: async (ids) => ids.filter((id) => !blobs.has(id)),
+    put: async (id, bytes) => void blobs.set(id, bytes),
+    async get(id) {
+      const bytes = blobs.get(id);
+      if (bytes) return bytes;
+      throw new TributaryError("blob-missing", `there is no blob ${id}`);
+    },
+    sweep: async () => 0,
+  };
+}

@@ -1,0 +1,338 @@
+import { TributaryError } from "../../errors.ts";
+import type { BlobStore } from "../../federation/blob-store.ts";
+import type { Digest } from "../../federation/digest.ts";
+import type { Env } from "../../federation/env.ts";
+import type { HostedRun } from "../../federation/federate.ts";
+import type { AssignmentRef } from "../../federation/message.ts";
+import type { Identities } from "./identities.ts";
+import type { Offers } from "./offers.ts";
+import {
+  type Described,
+  type Enrolment,
+  type Failure,
+  type Heartbeat,
+  type Ids,
+  type Joining,
+  messages,
+  type Next,
+  PROTOCOL,
+  type Reference,
+  type Submission,
+  type Welcome,
+  type WireLimits,
+} from "./protocol.ts";
+import { Refused } from "./refusal.ts";
+import { type Call, jsonBody, parseMessage, type Reply, type Route } from "./route.ts";
+import { turnstile } from "./turnstile.ts";
+
+/** A run that a server carries. */
+export interface ServedRun {
+  readonly id: string;
+  /** The run; undefined while it waits for its clients. */
+  hosted(): HostedRun | undefined;
+  readonly blobs: BlobStore;
+  readonly offers: Offers;
+  /** The run as clients have to know it. */
+  readonly described: Described;
+  /** Lets a client in, or back in. Throws `Refused` where the run has no place for it. */
+  join(client: string, joining: Joining): Promise<void>;
+  /** Why there is no work for a client now. */
+  waits(client: string): string;
+}
+
+/** What the routes of clients work on. */
+export interface ClientRoutesOptions {
+  readonly runs: ReadonlyMap<string, ServedRun>;
+  readonly identities: Identities;
+  readonly limits: WireLimits;
+  readonly env: Env;
+  /** Name and version of the program. */
+  readonly server: string;
+}
+
+/** Updates that are read and checked at one time. */
+const INTAKES = 4;
+
+/** The routes of clients. */
+export function clientRoutes({ runs, identities, limits, env, server }: ClientRoutesOptions): Route[] {
+  const intake = turnstile(INTAKES);
+  const { messageBytes, chunkBytes, manifestBytes, waitSeconds } = limits;
+
+  function runOf({ parameters }: Call): ServedRun {
+    const id = parameters.get("run") ?? "";
+    const run = runs.get(id);
+    if (run) return run;
+    const names = [...runs.keys()].join(", ") || "none";
+    throw new Refused(404, "unknown-run", `there is no run ${id} here; the runs are: ${names}`);
+  }
+
+  function open(call: Call): {
+    readonly run: ServedRun;
+    readonly hosted: HostedRun;
+    readonly client: string;
+  } {
+    const run = runOf(call);
+    const hosted = run.hosted();
+    if (!hosted) throw new Refused(409, "run-waits", run.waits(call.client ?? ""));
+    return { run, hosted, client: call.client ?? "" };
+  }
+
+  return [
+    {
+      method: "GET",
+      path: "/v1/hello",
+      summary: "What this server is, its clock, its limits and its runs.",
+      who: "anyone",
+      answer: messages.welcome,
+      async handle() {
+        const welcome: Welcome = {
+          server,
+          protocol: { least: PROTOCOL, most: PROTOCOL },
+          time: env.wall(),
+          limits,
+          runs: [...runs.keys()],
+        };
+        return { status: 200, json: welcome };
+      },
+    },
+    {
+      method: "POST",
+      path: "/v1/enrol",
+      summary: "Takes in the public key of a client that shows a one-time token.",
+      who: "anyone",
+      body: jsonBody(messages.enrolment, messageBytes),
+      answer: messages.enrolled,
+      async handle({ json }) {
+        return { status: 200, json: { client: await identities.enrol(json as Enrolment) } };
+      },
+    },
+    {
+      method: "GET",
+      path: "/v1/runs/{run}",
+      summary: "The job of a run, and what its clients start from.",
+      who: "client",
+      answer: messages.described,
+      async handle(call) {
+        return { status: 200, json: runOf(call).described };
+      },
+    },
+    {
+      method: "POST",
+      path: "/v1/runs/{run}/join",
+      summary: "Lets a client into a run, or back into it.",
+      who: "client",
+      body: jsonBody(messages.joining, messageBytes),
+      async handle(call) {
+        await runOf(call).join(call.client ?? "", call.json as Joining);
+        return { status: 204 };
+      },
+    },
+    {
+      method: "GET",
+      path: "/v1/runs/{run}/next",
+      summary: "Work for the client, lent; or why there is none.",
+      who: "client",
+      query: {
+        wait: "Seconds to wait for work.",
+        since: "First round whose changes of the base are asked for.",
+      },
+      answer: messages.next,
+      async handle(call) {
+        const run = runOf(call);
+        const client = call.client ?? "";
+        const wait = Math.min(waitSeconds, Math.max(0, Number(call.query.get("wait") ?? 0)));
+        return {
+          status: 200,
+          json: await nextFor(run, client, wait, Number(call.query.get("since") ?? 0), call.gone),
+        };
+      },
+    },
+    {
+      method: "POST",
+      path: "/v1/runs/{run}/heartbeat",
+      summary: "Renews the lease of an assignment.",
+      who: "client",
+      body: jsonBody(messages.heartbeat, messageBytes),
+      answer: messages.heartbeatAnswer,
+      async handle(call) {
+        const { hosted, client } = open(call);
+        const { assignment, progress } = call.json as Heartbeat;
+        hosted.door.note(client, "here");
+        return {
+          status: 200,
+          json: { verdict: await hosted.door.heartbeat(refOf(assignment, client), progress) },
+        };
+      },
+    },
+    {
+      method: "POST",
+      path: "/v1/runs/{run}/submit",
+      summary: "Hands over an update; answered after it is on disk and counted.",
+      who: "client",
+      body: jsonBody(messages.submission, messageBytes),
+      answer: messages.answer,
+      async handle(call) {
+        const { run, hosted, client } = open(call);
+        return {
+          status: 200,
+          json: await intake(() => submit(run, hosted, client, call.json as Submission)),
+        };
+      },
+    },
+    {
+      method: "POST",
+      path: "/v1/runs/{run}/fail",
+      summary: "Gives an assignment back.",
+      who: "client",
+      body: jsonBody(messages.failure, messageBytes),
+      async handle(call) {
+        const { hosted, client } = open(call);
+        const { assignment, code, message } = call.json as Failure;
+        await hosted.door.fail(refOf(assignment, client), { code, message });
+        return { status: 204 };
+      },
+    },
+    {
+      method: "POST",
+      path: "/v1/runs/{run}/blobs/missing",
+      summary: "Which of some blobs the server has not.",
+      who: "client",
+      body: jsonBody(messages.ids, messageBytes),
+      answer: messages.ids,
+      async handle(call) {
+        const { ids } = call.json as Ids;
+        return { status: 200, json: { ids: await runOf(call).blobs.missing(ids) } };
+      },
+    },
+    {
+      method: "PUT",
+      path: "/v1/runs/{run}/blobs/{digest}",
+      summary: "Stores a chunk or a manifest under its SHA-256.",
+      who: "client",
+      body: { kind: "bytes", limit: Math.max(chunkBytes, manifestBytes) },
+      async handle(call) {
+        const run = runOf(call);
+        const id = digestOf(call);
+        try {
+          await run.blobs.put(id, call.bytes);
+        } catch (error) {
+          if (error instanceof TributaryError && error.code === "blob-damaged")
+            throw new Refused(422, "wrong-digest", `the body does not hash to ${id}; send it again`);
+          throw error;
+        }
+        return { status: 204 };
+      },
+    },
+    ...(["GET", "HEAD"] as const).map(
+      (method): Route => ({
+        method,
+        path: "/v1/runs/{run}/blobs/{digest}",
+        summary: "The bytes of a chunk or a manifest, or a range of them.",
+        who: "client",
+        handle: async (call) => ranged(await blobOf(runOf(call), digestOf(call)), call, method),
+      }),
+    ),
+  ];
+
+  async function nextFor(
+    run: ServedRun,
+    client: string,
+    wait: number,
+    since: number,
+    gone: AbortSignal,
+  ): Promise<Next> {
+    const hosted = run.hosted();
+    if (!hosted) {
+      await env.sleep(1000 * Math.min(wait, 1), gone).catch(() => undefined);
+      return { kind: "none", why: run.waits(client) };
+    }
+    const { door, state } = hosted;
+    const over = endOf(hosted);
+    if (over) return over;
+    if (state().revoked.has(client))
+      throw new Refused(403, "revoked", "an operator has taken this client out of the run");
+    door.note(client, "here");
+    const work = await door.next({ client, waitMs: 1000 * wait, signal: gone });
+    if (!work) return endOf(hosted) ?? { kind: "none", why: run.waits(client) };
+    const { assignment, payload } = work;
+    const digest = await run.offers.offer(assignment.run, assignment.round, payload);
+    return { kind: "work", assignment, payload: digest, bases: state().bases.slice(since) };
+  }
+
+  async function submit(
+    { blobs }: ServedRun,
+    { door }: HostedRun,
+    client: string,
+    { assignment, manifest: digest, ...claims }: Submission,
+  ): Promise<unknown> {
+    if ((await blobs.missing([digest])).length > 0) return { status: "incomplete", missing: [digest] };
+    const bytes = await blobs.get(digest);
+    if (bytes.length > manifestBytes)
+      throw new Refused(
+        413,
+        "too-large",
+        `the manifest has ${bytes.length} bytes, the limit is ${manifestBytes}`,
+      );
+    const manifest = parseMessage(messages.manifest, bytes);
+    const { numExamples, loss, memory, metrics } = claims;
+    return door.submitStored(refOf(assignment, client), {
+      digest,
+      manifest,
+      numExamples,
+      loss,
+      ...(memory !== undefined && { memory }),
+      ...(metrics !== undefined && { metrics }),
+    });
+  }
+
+  async function blobOf({ offers, blobs }: ServedRun, id: Digest): Promise<Uint8Array> {
+    const offered = offers.get(id);
+    if (offered) return offered;
+    if ((await blobs.missing([id])).length > 0)
+      throw new Refused(404, "no-blob", `there is no blob ${id} here`);
+    return blobs.get(id);
+  }
+}
+
+/** That a run is over, and why; undefined while it goes on. */
+function endOf({ state }: HostedRun): Next | undefined {
+  const { ended, halted, rounds } = state();
+  if (ended)
+    return {
+      kind: "over",
+      rounds: rounds.length,
+      why: halted === "stopped" ? "an operator stopped the run" : "all rounds are done",
+    };
+  return undefined;
+}
+
+function refOf({ id, round }: Reference, client: string): AssignmentRef {
+  return { id, round, client };
+}
+
+function digestOf({ parameters }: Call): Digest {
+  const id = parameters.get("digest") ?? "";
+  if (/^[0-9a-f]{64}$/.test(id)) return id;
+  throw new Refused(404, "no-blob", `"${id}" is not a SHA-256 in lower-case hexadecimal`);
+}
+
+/** The bytes, or the range of them that is asked for. */
+function ranged(bytes: Uint8Array, { headers }: Call, method: "GET" | "HEAD"): Reply {
+  const wanted = /^bytes=(\d+)-(\d*)$/.exec(headers.range ?? "");
+  const all = { "accept-ranges": "bytes", etag: "immutable" };
+  if (!wanted)
+    return {
+      status: 200,
+      bytes: method === "HEAD" ? new Uint8Array() : bytes,
+      headers: { ...all, "content-length": String(bytes.length) },
+    };
+  const start = Number(wanted[1]);
+  const end = wanted[2] === "" ? bytes.length : Math.min(Number(wanted[2]) + 1, bytes.length);
+  if (start >= end) throw new Refused(416, "bad-range", `the blob has ${bytes.length} bytes`);
+  const part = bytes.subarray(start, end);
+  return {
+    status: 206,
+    bytes: part,
+    headers: { ...all, "content-range": `bytes ${start}-${end - 1}/${bytes.length}` },
+  };
+}

@@ -1,0 +1,240 @@
+import type { KeyObject } from "node:crypto";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { createServer as createSecureServer } from "node:https";
+import type { AddressInfo } from "node:net";
+import { TributaryError } from "../../errors.ts";
+import type { Env } from "../../federation/env.ts";
+import type { Identities } from "./identities.ts";
+import { nonceBook } from "./nonces.ts";
+import { type Problem, signatureHeaders, type WireLimits } from "./protocol.ts";
+import { Refused } from "./refusal.ts";
+import { type Call, findRoute, type Reply, type Route } from "./route.ts";
+import { bodyDigest, isSignedBy } from "./signature.ts";
+
+/** Where and how a server listens. */
+export interface ListenOptions {
+  /** Default: 127.0.0.1. */
+  readonly host?: string;
+  /** 0 for any free one. */
+  readonly port: number;
+  /** Certificate and private key in PEM; required off loopback. */
+  readonly tls?: { readonly cert: string; readonly key: string };
+  /** Allows plain HTTP off loopback, for a proxy that ends TLS in front of it. */
+  readonly plain?: boolean;
+}
+
+/** What a server is made of. */
+export interface ServerOptions extends ListenOptions {
+  readonly routes: readonly Route[];
+  readonly identities: Identities;
+  readonly limits: WireLimits;
+  readonly env: Env;
+  /** Called for each answered request; for logs and metrics. */
+  onAnswer?(answered: Answered): void;
+}
+
+/** A request that has its answer. */
+export interface Answered {
+  readonly method: string;
+  /** The path as the route writes it, so that no identifier becomes a label. */
+  readonly route: string;
+  readonly status: number;
+  readonly code?: string;
+  readonly client?: string;
+  readonly ms: number;
+}
+
+/** A server that listens. */
+export interface RunningServer {
+  readonly url: string;
+  /** Takes no more requests, lets those under way end, and closes every connection after a while. */
+  close(): Promise<void>;
+}
+
+/** Seconds that a request's time may differ from the server's clock. */
+const TOLERANCE = 300;
+
+/** Throws TributaryError `tls-required` where other machines could reach the server without TLS and nobody has allowed that. */
+export function assertEncrypted({
+  host = "127.0.0.1",
+  tls,
+  plain = false,
+}: Omit<ListenOptions, "port">): void {
+  if (tls || plain || isLoopback(host)) return;
+  throw new TributaryError(
+    "tls-required",
+    `${host} can be reached from other machines, and what travels would not be encrypted; give a certificate and its key, or allow plain HTTP where a proxy in front of it ends TLS`,
+  );
+}
+
+/** Starts a server; resolves when it listens. */
+export async function startServer(options: ServerOptions): Promise<RunningServer> {
+  const { host = "127.0.0.1", port, tls } = options;
+  assertEncrypted(options);
+  const nonces = nonceBook(options.env, 2 * TOLERANCE);
+  const listener = (request: IncomingMessage, response: ServerResponse): void => {
+    void answer(request, response, options, nonces);
+  };
+  const timeouts = { connectionsCheckingInterval: 500, headersTimeout: 10_000, requestTimeout: 120_000 };
+  const server: Server = tls
+    ? createSecureServer({ ...timeouts, ...tls, minVersion: "TLSv1.2" }, listener)
+    : createServer(timeouts, listener);
+  server.keepAliveTimeout = 65_000;
+  server.maxHeadersCount = 64;
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(port, host, () => {
+      server.off("error", reject);
+      resolve();
+    });
+  });
+  const { port: bound } = server.address() as AddressInfo;
+  const shown = host.includes(":") ? `[${host}]` : host;
+  return {
+    url: `${tls ? "https" : "http"}://${shown}:${bound}`,
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        server.closeIdleConnections();
+        setTimeout(() => server.closeAllConnections(), 2000).unref();
+      }),
+  };
+}
+
+async function answer(
+  request: IncomingMessage,
+  response: ServerResponse,
+  options: ServerOptions,
+  nonces: ReturnType<typeof nonceBook>,
+): Promise<void> {
+  const { env, onAnswer } = options;
+  const began = env.monotonic();
+  const gone = new AbortController();
+  response.on("close", () => gone.abort(new Error("the connection is closed")));
+  let route = "";
+  let client: string | undefined;
+  let code: string | undefined;
+  try {
+    const found = findRoute(options.routes, request.method ?? "", request.url ?? "");
+    route = found.route.path;
+    const call = await checkedCall(request, found, options, nonces, gone.signal);
+    client = call.client;
+    await send(response, await found.route.handle(call));
+  } catch (error) {
+    const refused = error instanceof Refused ? error : unexpected(error);
+    code = refused.code;
+    const problem: Problem = { error: { code: refused.code, message: refused.message } };
+    const headers = refused.retryAfter === undefined ? {} : { "retry-after": String(refused.retryAfter) };
+    // A body that is not wanted is not read: the connection ends with the answer.
+    const unread = request.readableEnded ? {} : { connection: "close" };
+    await send(response, { status: refused.status, json: problem, headers: { ...headers, ...unread } });
+  }
+  onAnswer?.({
+    method: request.method ?? "",
+    route,
+    status: response.statusCode,
+    ms: env.monotonic() - began,
+    ...(client !== undefined && { client }),
+    ...(code !== undefined && { code }),
+  });
+}
+
+/** The request after every check that its route asks for: sizes first, then who it is, then its form. */
+async function checkedCall(
+  request: IncomingMessage,
+  { route, parameters, query }: ReturnType<typeof findRoute>,
+  { identities, env }: ServerOptions,
+  nonces: ReturnType<typeof nonceBook>,
+  gone: AbortSignal,
+): Promise<Call> {
+  const limit = route.body?.limit ?? 0;
+  const declared = Number(request.headers["content-length"] ?? 0);
+  if (!(declared <= limit)) throw tooLarge(declared, limit);
+  const common = { parameters, query, headers: request.headers, gone };
+  if (route.body?.kind === "bytes") {
+    // The path names the digest of the body, so the signature is checked before any of it is read.
+    const client = route.who === "client" ? authenticate(parameters.get("digest") ?? "") : undefined;
+    const bytes = await readBody(request, limit);
+    return { ...common, bytes, json: undefined, ...(client !== undefined && { client }) };
+  }
+  const bytes = limit > 0 ? await readBody(request, limit) : new Uint8Array();
+  const client = route.who === "client" ? authenticate(bodyDigest(bytes)) : undefined;
+  if (route.who === "operator") identities.assertOperator(request.headers.authorization);
+  const json = route.body?.kind === "json" ? route.body.parse(bytes) : undefined;
+  return { ...common, bytes, json, ...(client !== undefined && { client }) };
+
+  function authenticate(body: string): string {
+    const header = (name: string): string => String(request.headers[name] ?? "");
+    const id = header(signatureHeaders.client);
+    const time = header(signatureHeaders.time);
+    const nonce = header(signatureHeaders.nonce);
+    if (id === "")
+      throw new Refused(401, "unsigned", "the request is not signed; join with an enrolment token first");
+    const key: KeyObject | undefined = identities.keyOf(id);
+    if (!key)
+      throw new Refused(
+        401,
+        "unknown-client",
+        `no client ${id.slice(0, 64)} is enrolled here, or it was removed`,
+      );
+    const signed = { method: request.method ?? "", path: request.url ?? "", body, client: id, time, nonce };
+    if (!isSignedBy(key, signed, header(signatureHeaders.signature)))
+      throw new Refused(401, "bad-signature", "the signature does not fit the request");
+    const off = (Number(time) - env.wall()) / 1000;
+    if (!(Math.abs(off) <= TOLERANCE))
+      throw new Refused(
+        401,
+        "stale-request",
+        `the request was signed ${Math.round(Math.abs(off))} s away from the server's clock; ask /v1/hello for its time`,
+      );
+    if (request.method === "POST" && !nonces.isNew(`${id} ${nonce}`))
+      throw new Refused(401, "replayed", "this request was sent before");
+    return id;
+  }
+}
+
+async function readBody(request: IncomingMessage, limit: number): Promise<Uint8Array> {
+  const pieces: Buffer[] = [];
+  let size = 0;
+  for await (const piece of request) {
+    size += piece.length;
+    if (size > limit) throw tooLarge(size, limit);
+    pieces.push(piece);
+  }
+  return pieces.length === 1 && pieces[0] ? pieces[0] : Buffer.concat(pieces);
+}
+
+function tooLarge(got: number, limit: number): Refused {
+  return new Refused(413, "too-large", `the body has ${got} bytes or more, the limit here is ${limit}`);
+}
+
+async function send(response: ServerResponse, { status, json, bytes, headers = {} }: Reply): Promise<void> {
+  if (response.destroyed || response.headersSent) return;
+  const body = json === undefined ? bytes : Buffer.from(JSON.stringify(json));
+  const type = json === undefined ? "application/octet-stream" : "application/json";
+  response.writeHead(status, {
+    "content-type": type,
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+    ...(body === undefined ? {} : { "content-length": body.length }),
+    ...headers,
+  });
+  await new Promise<void>((resolve) => {
+    response.once("close", resolve);
+    response.end(body ?? "", () => resolve());
+  });
+}
+
+/** What was thrown inside: stores that are full say so and ask for another try, anything else is told to the log alone. */
+function unexpected(error: unknown): Refused {
+  if (error instanceof TributaryError && error.code === "disk-write")
+    return new Refused(507, "storage", "the server cannot write at the moment; send it again later", 5);
+  const refused = new Refused(500, "internal", "the server failed; its log says why");
+  refused.cause = error;
+  return refused;
+}
+
+/** Whether a host is reached from this machine alone. */
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
+}
