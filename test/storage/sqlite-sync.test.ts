@@ -24,16 +24,28 @@ it.skipIf(!traceable)("an append to the SQLite journal is synced to disk before 
   expect(stderr).toContain("resolved 3");
   expect(status).toBe(0);
   // What happened to the journal's log between the start of each append and its end.
-  const steps = readFileSync(trace, "utf8")
-    .split("\n")
-    .flatMap((line) => {
-      if (/write\(2.*"append \d/.test(line)) return ["append"];
-      if (/write\(2.*"resolved \d/.test(line)) return ["resolved"];
-      if (/pwrite64\(\d+<[^>]*journal\.sqlite-wal>/.test(line)) return ["written"];
-      if (/(?:fsync|fdatasync)\(\d+<[^>]*journal\.sqlite-wal>\) += 0/.test(line)) return ["synced"];
-      return [];
-    });
+  const steps = wholeCalls(readFileSync(trace, "utf8")).flatMap((line) => {
+    if (/write\(2.*"append \d/.test(line)) return ["append"];
+    if (/write\(2.*"resolved \d/.test(line)) return ["resolved"];
+    if (/pwrite64\(\d+<[^>]*journal\.sqlite-wal>/.test(line)) return ["written"];
+    if (/(?:fsync|fdatasync)\(\d+<[^>]*journal\.sqlite-wal>\) += 0/.test(line)) return ["synced"];
+    return [];
+  });
   const appends = steps.join(" ").split("append").slice(1);
   expect(appends).toHaveLength(3);
   for (const append of appends) expect(append).toMatch(/written synced (?:written )?resolved/);
 });
+
+/** The lines of a trace, each call in one: where a thread cuts in, a call is "unfinished" in one line and "resumed" in another. */
+function wholeCalls(trace: string): string[] {
+  const begun = new Map<string, string>();
+  return trace.split("\n").flatMap((line) => {
+    const [, thread = "", begin] = /^(\d+) +(.*) <unfinished \.\.\.>$/.exec(line) ?? [];
+    if (begin !== undefined) {
+      begun.set(thread, begin);
+      return [];
+    }
+    const [, resumed = "", end] = /^(\d+) +<\.\.\. \w+ resumed>(.*)$/.exec(line) ?? [];
+    return end === undefined ? [line] : [`${begun.get(resumed) ?? ""}${end}`];
+  });
+}
