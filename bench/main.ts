@@ -7,6 +7,7 @@ import type { BasePrecision } from "../src/models/precision.ts";
 import { type AggregateMethod, benchAggregate, LLAMA_7B, measureDense, measureLapack } from "./aggregate.ts";
 import { benchStoredAggregate } from "./aggregate-stored.ts";
 import { benchBeside } from "./beside.ts";
+import { benchExchange } from "./exchange.ts";
 import { benchGenerate } from "./generate.ts";
 import { benchMixed } from "./mixed.ts";
 import { benchRound } from "./round.ts";
@@ -39,6 +40,8 @@ const { positionals, values } = parseArgs({
     dense: { type: "string" },
     python: { type: "string" },
     stored: { type: "boolean", default: false },
+    quick: { type: "boolean", default: false },
+    only: { type: "string", multiple: true },
   },
 });
 const number = (text: string | undefined): number | undefined =>
@@ -106,6 +109,12 @@ if (values.beside !== undefined) {
 } else if (what === "round") {
   const figures = await benchRound({ clients: number(values.clients) ?? 1000, bytes: 1_000_000 });
   console.log(JSON.stringify({ bench: "round", ...figures, ...machine }));
+} else if (what === "exchange") {
+  await benchExchange({
+    quick: values.quick,
+    ...(values.only && { only: values.only }),
+    onFigures: (figures) => console.log(JSON.stringify({ ...figures, ...machine })),
+  });
 } else if (what === "aggregate") {
   const shape = {
     ...LLAMA_7B,
@@ -129,7 +138,7 @@ if (values.beside !== undefined) {
   }
 } else {
   console.error(
-    `bench: got "${what ?? ""}", expected step, generate, mixed, round or aggregate; for example: npm run bench -- step --model smollm2`,
+    `bench: got "${what ?? ""}", expected step, generate, mixed, round, exchange or aggregate; for example: npm run bench -- step --model smollm2`,
   );
   process.exitCode = 2;
 }

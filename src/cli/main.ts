@@ -12,6 +12,7 @@ import { init } from "./commands/init.ts";
 import { inspect } from "./commands/inspect.ts";
 import { join } from "./commands/join.ts";
 import { methods } from "./commands/methods.ts";
+import { clients, invite, kick, pause, resume, status, stop } from "./commands/operate.ts";
 import { report } from "./commands/report.ts";
 import { run } from "./commands/run.ts";
 import { serve } from "./commands/serve.ts";
@@ -28,6 +29,13 @@ const commands: readonly Command[] = [
   sweep,
   serve,
   join,
+  status,
+  clients,
+  pause,
+  resume,
+  stop,
+  kick,
+  invite,
   evaluate,
   generate,
   exportRun,
@@ -71,11 +79,13 @@ async function dispatch(argv: readonly string[], json: boolean): Promise<void> {
     signal: controller.signal,
     json,
     onInterrupt(say) {
-      process.on("SIGINT", () => {
+      const stop = (): void => {
         if (controller.signal.aborted) process.exit(exitCodes.interrupted);
         controller.abort(new Error("interrupted"));
         say();
-      });
+      };
+      process.on("SIGINT", stop);
+      process.on("SIGTERM", stop);
     },
   };
   await command.run(args, context);

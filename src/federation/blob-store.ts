@@ -1,5 +1,5 @@
 import { TributaryError } from "../errors.ts";
-import { type Digest, sha256 } from "./digest.ts";
+import { type Digest, type Hash, sha256 } from "./digest.ts";
 
 /** Content-addressed bytes: a key is the SHA-256 of the bytes, checked on put and on get. */
 export interface BlobStore {
@@ -14,8 +14,13 @@ export interface BlobStore {
 }
 
 /** Throws TributaryError `blob-damaged` unless the bytes are those that the key names. */
-export async function assertContent(id: Digest, bytes: Uint8Array, where: string): Promise<void> {
-  const got = await sha256(bytes);
+export async function assertContent(
+  id: Digest,
+  bytes: Uint8Array,
+  where: string,
+  hash?: Hash,
+): Promise<void> {
+  const got = await sha256(bytes, hash);
   if (got !== id) {
     throw new TributaryError(
       "blob-damaged",

@@ -49,6 +49,8 @@ export interface RunState {
   readonly wastedUp: number;
   /** Manifest of what each client remembers from its last committed round. */
   readonly memories: ReadonlyMap<string, string>;
+  /** The last submission of each client that a committed round counted: a receipt may have been lost on its way. */
+  readonly counted: ReadonlyMap<string, string>;
   /** The last ended attempt's round in which each client answered. */
   readonly lastAsked: ReadonlyMap<string, number>;
   readonly rounds: readonly Round[];
@@ -69,6 +71,7 @@ export const emptyRun: RunState = {
   wastedDown: 0,
   wastedUp: 0,
   memories: new Map(),
+  counted: new Map(),
   lastAsked: new Map(),
   rounds: [],
   bases: [],
@@ -160,9 +163,11 @@ function apply(state: RunState, event: EventBody): RunState {
     case "checkpoint-committed": {
       const { open, ...rest } = state;
       const memories = new Map(state.memories);
+      const counted = new Map(state.counted);
       for (const client of open?.closed?.accepted ?? []) {
-        const memory = open?.accepted.get(client)?.memory;
+        const { memory, submission = "" } = open?.accepted.get(client) ?? {};
         if (memory !== undefined) memories.set(client, memory);
+        counted.set(client, submission);
       }
       return {
         ...rest,
@@ -171,6 +176,7 @@ function apply(state: RunState, event: EventBody): RunState {
         wastedDown: 0,
         wastedUp: 0,
         memories,
+        counted,
         lastAsked: asked(state),
         rounds: event.record ? [...state.rounds, event.record] : state.rounds,
         bases: [...state.bases, { changes: event.base, version: event.baseVersion }],
@@ -268,8 +274,10 @@ export function decide(state: RunState, command: Command): Decision {
     }
     case "repeat": {
       const { assignment, submission } = command;
-      const earlier = openFor(state, assignment)?.accepted.get(assignment.client);
-      return earlier?.submission === submission
+      const { client, round } = assignment;
+      const open = state.open?.opened.round === round ? state.open : undefined;
+      const earlier = open ? open.accepted.get(client)?.submission : state.counted.get(client);
+      return earlier === submission
         ? { events: [], receipt: { status: "accepted", submission } }
         : { events: [] };
     }

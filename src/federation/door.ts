@@ -136,11 +136,16 @@ export function openDoor<State extends StateTree>({
   onEvent,
 }: DoorOptions<State>): Door<State> {
   const changed = bell();
+  /** Rings where there may be work for somebody: a thousand clients that wait are not woken by every update. */
+  const offered = bell();
+  /** Clients that asked again while an assignment was on its way to them. */
+  const again = new Set<string>();
   const remote = graceMs !== Number.POSITIVE_INFINITY;
   const remembered = new Map<Digest, ClientMemory>();
   /** When each client was last seen to go; absent while it is here, and before it first came. */
   const away = new Map<string, number>();
   const here = new Set<string>();
+  const never = new AbortController().signal;
   let collection: Collection<State> | undefined;
   let closed = false;
 
@@ -331,13 +336,6 @@ export function openDoor<State extends StateTree>({
     if (!known) return notOfTheRun(ref);
     if (!blobs) throw new RangeError("door: without a store there are no stored updates");
     const { digest, manifest, memory, numExamples, loss, metrics } = update;
-    const submission = await submissionId(run, ref, digest);
-    const { receipt } = decide(ledger.state, { type: "repeat", assignment: ref, submission });
-    if (receipt) {
-      // What it repeats may not be durable yet.
-      await ledger.execute({ type: "record", events: [] });
-      return receipt;
-    }
     const missing = await blobs.missing([...new Set(manifest.chunks)]);
     if (missing.length > 0) return { status: "incomplete", missing };
     const delivered: Delivered = {
@@ -364,6 +362,16 @@ export function openDoor<State extends StateTree>({
     );
   }
 
+  /** The receipt of an update that was counted before, also by a round that is over. */
+  async function receiptOf(ref: AssignmentRef, digest: Digest): Promise<Receipt | undefined> {
+    const { created } = ledger.state;
+    const submission = await submissionId(created?.run ?? "", ref, digest);
+    const { receipt } = decide(ledger.state, { type: "repeat", assignment: ref, submission });
+    // What it repeats may not be durable yet.
+    if (receipt) await ledger.execute({ type: "record", events: [] });
+    return receipt;
+  }
+
   function submissionId(run: string, { round, client, id }: AssignmentRef, digest: Digest): Promise<Digest> {
     return sha256Text(`${run}|${round}|${client}|${id}|${digest}`, env.hash);
   }
@@ -374,11 +382,18 @@ export function openDoor<State extends StateTree>({
     return { status: "rejected", submission, code: "unknown-assignment", reason };
   }
 
+  function isOpen(round: number): boolean {
+    const { open } = ledger.state;
+    return open !== undefined && !open.closed && open.opened.round === round;
+  }
+
   /** Runs the intake of an update of the open round; an assignment of another round is answered by its code. */
   async function delivering<Answer>(
     ref: AssignmentRef,
     take: (current: Collection<State>) => Promise<Answer>,
   ): Promise<Answer | Receipt> {
+    // A coordinator that starts again opens its door before it has read what the round holds already.
+    while (!closed && !collection && isOpen(ref.round)) await offered.wait(never);
     const current = collection;
     if (!current || current.opened.round !== ref.round) {
       const submission = await sha256Text(`${ref.id}|late`, env.hash);
@@ -437,6 +452,11 @@ export function openDoor<State extends StateTree>({
     }
   }
 
+  function wake(): void {
+    changed.ring();
+    offered.ring();
+  }
+
   const door: Door<State> = {
     async next({ client: asked, waitMs, signal }) {
       const end = env.monotonic() + waitMs;
@@ -445,28 +465,30 @@ export function openDoor<State extends StateTree>({
         const client = current && take(current, asked);
         if (current && client !== undefined) {
           const work = await lend(current, client);
+          if (again.delete(client)) offered.ring();
           if (work) return work;
           current.inHand.delete(client);
           continue;
         }
+        if (asked !== undefined && current?.inHand.has(asked)) again.add(asked);
         const left = end - env.monotonic();
         if (left <= 0) return null;
-        await within(changed.wait, env, left, signal);
+        await within(offered.wait, env, left, signal);
       }
       return null;
     },
     async heartbeat({ id, round, client }, progress) {
+      const lent = isOpen(round) && ledger.state.open?.leases.get(client)?.assignment === id;
       const held = collection?.inHand.get(client);
-      const { open } = ledger.state;
-      const current =
-        open && !open.closed && open.opened.round === round && open.leases.get(client)?.assignment === id;
-      if (!current || held?.id !== id) return "abandon";
-      held.seen = env.monotonic();
+      if (!lent || (collection && held?.id !== id)) return "abandon";
+      if (held) held.seen = env.monotonic();
       onEvent({ type: "client-progress", round, client, progress });
       return "continue";
     },
     submit: (ref, update) => delivering(ref, (current) => takeIn(current, ref, update)),
-    submitStored: (ref, update) => delivering(ref, (current) => takeInStored(current, ref, update)),
+    submitStored: async (ref, update) =>
+      (await receiptOf(ref, update.digest)) ??
+      delivering(ref, (current) => takeInStored(current, ref, update)),
     note(client, presence) {
       if (presence === "here") {
         here.add(client);
@@ -487,11 +509,11 @@ export function openDoor<State extends StateTree>({
         const { code, message: reason } = why;
         onEvent({ type: "client-dropped", round: ref.round, client: ref.client, code, reason });
       }
-      changed.ring();
+      wake();
     },
     async close() {
       closed = true;
-      changed.ring();
+      wake();
     },
     async collect(state, chain, signal) {
       const { open, created } = ledger.state;
@@ -519,13 +541,18 @@ export function openDoor<State extends StateTree>({
         for (const [client, { assignment }] of open.leases)
           current.inHand.set(client, { id: assignment, seen: env.monotonic() });
       collection = current;
-      changed.ring();
+      wake();
       const stop = new AbortController();
       const either = AbortSignal.any([signal, stop.signal]);
-      const watching = watch(current, either);
+      let failure: unknown;
+      const watching = watch(current, either).catch((error: unknown) => {
+        failure = error;
+        changed.ring();
+      });
       try {
         while (collecting(ledger.state, opened)) {
           signal.throwIfAborted();
+          if (failure !== undefined) throw failure;
           await changed.wait(signal);
         }
         while (current.busy.size > 0) await Promise.allSettled(current.busy);
@@ -540,7 +567,7 @@ export function openDoor<State extends StateTree>({
       return (await prepare({ state, context }, client)).half;
     },
     elapsed: () => collection?.elapsed() ?? 0,
-    wake: () => changed.ring(),
+    wake,
     changed: (signal) => changed.wait(signal),
     prune(memories) {
       for (const digest of remembered.keys()) if (!memories.has(digest)) remembered.delete(digest);
@@ -599,9 +626,12 @@ async function within(
   ms: number,
   signal: AbortSignal,
 ): Promise<void> {
-  if (ms === Number.POSITIVE_INFINITY) return wait(signal);
+  if (ms === Number.POSITIVE_INFINITY || signal.aborted) return wait(signal);
   const stop = new AbortController();
-  const either = AbortSignal.any([signal, stop.signal]);
-  await Promise.race([wait(either), env.sleep(ms, either).catch(() => undefined)]);
-  stop.abort();
+  // Without a reason of its own each abort would make an error with its stack.
+  const end = (): void => stop.abort("over");
+  signal.addEventListener("abort", end, { once: true });
+  await Promise.race([wait(stop.signal), env.sleep(ms, stop.signal).catch(() => undefined)]);
+  signal.removeEventListener("abort", end);
+  end();
 }

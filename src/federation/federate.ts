@@ -62,6 +62,8 @@ export interface HostedRun {
   readonly door: RemoteDoor;
   /** What the journal says. */
   readonly state: () => RunState;
+  /** Milliseconds that the open round has been collecting; 0 where none is. */
+  readonly elapsed: () => number;
   /** Lends nothing more and opens no round until it is resumed; clients at work may deliver. */
   pause(): Promise<void>;
   resume(): Promise<void>;
@@ -126,6 +128,9 @@ export interface FederateOptions<State extends StateTree> {
   readonly onEvent?: (event: RunEvent) => void;
 }
 
+/** Milliseconds for which the chunks of an update that is on its way outlive the coordinator that took them in. */
+const UPLOAD_MS = 24 * 3_600_000;
+
 /**
  * Runs a federation and yields a record per round. A run found in the store continues where it stopped: in the same
  * round, with the updates that had been accepted, to the same bytes.
@@ -163,7 +168,13 @@ export async function* federate<State extends StateTree>(
   assertOptions({ ...options, target, quorum, concurrency, spare, participation });
 
   const blobs = store?.blobs;
-  const ledger = await openLedger({ env, ...(store && { journal: store.journal }) });
+  const halt = new AbortController();
+  const ledger = await openLedger({
+    env,
+    ...(store && { journal: store.journal }),
+    // Nothing can be decided any more: whoever waits for the next event would wait for ever.
+    onFailure: (error) => halt.abort(error),
+  });
   const description = await sha256Text(
     canonicalJson({
       config,
@@ -174,11 +185,11 @@ export async function* federate<State extends StateTree>(
       base: base.root,
       updateMemory,
     }),
+    env.hash,
   );
   assertSameRun(ledger.state, description, strategy.name);
-  if (store && ledger.resumedFrom > 0) await sweepRun(store, keepRounds);
+  if (store && ledger.resumedFrom > 0) await sweepRun(store, keepRounds, host ? UPLOAD_MS : 0);
 
-  const halt = new AbortController();
   const signal = options.signal ? AbortSignal.any([options.signal, halt.signal]) : halt.signal;
   const door = openDoor({
     strategy,
@@ -211,6 +222,7 @@ export async function* federate<State extends StateTree>(
     run,
     door,
     state: () => ledger.state,
+    elapsed: () => door.elapsed(),
     pause: () => command({ type: "record", events: ledger.state.halted ? [] : [{ type: "run-paused" }] }),
     resume: () => command({ type: "record", events: ledger.state.halted ? [{ type: "run-resumed" }] : [] }),
     stop: () => command({ type: "stop", elapsedMs: door.elapsed() }),
@@ -321,7 +333,7 @@ export async function* federate<State extends StateTree>(
       const step = nextStep(ledger.state, { rounds: last, evaluates: evaluate !== undefined });
       switch (step.kind) {
         case "create": {
-          const ids = await sha256Text(canonicalJson([...clients.values()]));
+          const ids = await sha256Text(canonicalJson([...clients.values()]), env.hash);
           await record([
             {
               type: "run-created",
@@ -544,7 +556,11 @@ function foldingOf(
   if (!weightedSum || tensors.some(({ dtype }) => dtype !== "float32")) return { kind: "all" };
   let largest = 128;
   for (const { data } of tensors) {
-    if (data instanceof Float32Array) for (const value of data) largest = Math.max(largest, Math.abs(value));
+    if (!(data instanceof Float32Array)) continue;
+    for (let i = 0; i < data.length; i++) {
+      const size = Math.abs(data[i] ?? 0);
+      if (size > largest) largest = size;
+    }
   }
   const examples = cohort.reduce((sum, { numExamples }) => sum + numExamples, 0);
   const maxWeight = uniformWeights ? cohort.length : examples;

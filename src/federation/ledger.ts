@@ -15,7 +15,16 @@ export interface Ledger {
  * Opens a ledger: checks the chain, replays it. Without a journal the state lives in memory only. Commands that arrive
  * while a commit is on its way share the next one. After a failed commit every command fails: reopen the ledger.
  */
-export async function openLedger({ journal, env }: { journal?: Journal; env: Env }): Promise<Ledger> {
+export async function openLedger({
+  journal,
+  env,
+  onFailure = () => {},
+}: {
+  readonly journal?: Journal;
+  readonly env: Env;
+  /** Called once where a commit fails. */
+  readonly onFailure?: (error: unknown) => void;
+}): Promise<Ledger> {
   let state = emptyRun;
   let seq = 0;
   let hash = GENESIS;
@@ -58,7 +67,10 @@ export async function openLedger({ journal, env }: { journal?: Journal; env: Env
       state = reduce(state, decision.events);
       if (!journal) return decision;
       queue.push(...decision.events);
-      if (queue.length > 0) flushing ??= flush(journal);
+      if (queue.length > 0 && !flushing) {
+        flushing = flush(journal);
+        flushing.catch(onFailure);
+      }
       // A repeated answer also waits: what it repeats may not be durable yet.
       await flushing;
       return decision;

@@ -114,14 +114,26 @@ function cut(pieces: readonly Uint8Array[], size: number): Uint8Array[][] {
   return chunks;
 }
 
+/** Chunks that are put at one time: each waits for the disk. */
+const SIDE_BY_SIDE = 4;
+
 /** Puts what the store has not yet: chunks first, the manifest last. */
 export async function putSealed(store: BlobStore, { digest, manifest, blobs }: Sealed): Promise<void> {
   const missing = new Set(await store.missing([...blobs.keys()]));
-  const order = [...new Set(manifest.chunks), digest];
-  for (const id of order) {
+  const put = async (id: Digest): Promise<void> => {
     const pieces = blobs.get(id);
-    if (pieces && missing.has(id)) await store.put(id, joined(pieces));
-  }
+    if (pieces && missing.has(id)) await store.put(id, whole(pieces));
+  };
+  const chunks = [...new Set(manifest.chunks)];
+  for (let from = 0; from < chunks.length; from += SIDE_BY_SIDE)
+    await Promise.all(chunks.slice(from, from + SIDE_BY_SIDE).map(put));
+  await put(digest);
+}
+
+/** The bytes of some pieces, copied only where there are several. */
+export function whole(pieces: readonly Uint8Array[]): Uint8Array {
+  const [only] = pieces;
+  return only && pieces.length === 1 ? only : joined(pieces);
 }
 
 /** The manifest that a digest names. */

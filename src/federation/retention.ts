@@ -4,10 +4,14 @@ import type { Digest } from "./digest.ts";
 import type { Journal } from "./journal.ts";
 import { getManifest } from "./manifest.ts";
 
-/** Deletes what no kept round, no client's memory and no later catch-up needs, marked from the journal; the number of deleted blobs. */
+/**
+ * Deletes what no kept round, no client's memory and no later catch-up needs, marked from the journal, and was last put
+ * more than `olderThanMs` ago; the number of deleted blobs.
+ */
 export async function sweepRun(
   { journal, blobs }: { readonly journal: Journal; readonly blobs: BlobStore },
   keepRounds: number,
+  olderThanMs = 0,
 ): Promise<number> {
   const manifests = await liveManifests(journal, keepRounds);
   const live = new Set<Digest>();
@@ -15,7 +19,7 @@ export async function sweepRun(
     live.add(digest);
     for (const chunk of await chunksOf(blobs, digest)) live.add(chunk);
   }
-  return blobs.sweep(live, 0);
+  return blobs.sweep(live, olderThanMs);
 }
 
 async function liveManifests(journal: Journal, keepRounds: number): Promise<Set<Digest>> {

@@ -11,12 +11,15 @@ import type { WeightSpec } from "../nn/scope.ts";
 import type { Optimizer } from "../optim/optimizer.ts";
 import { add, type Params, sortedNames } from "../tensor/params.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import type { StepRecord } from "../train/local.ts";
 import { resumeOptimizer, suspendOptimizer } from "../train/optimizer-state.ts";
 import type { Pool } from "../train/pool.node.ts";
 import { encode, feedNames, traceStep } from "../train/step.ts";
+import type { PoolTask } from "../train/worker-host.ts";
 import { applyChanges, type BaseChain, catchUp } from "./base-chain.ts";
 import type { ClientTrainer, TrainingResult, TrainingTask, TrainOptions } from "./client.ts";
 import type { BaseChange, ClientRef } from "./strategy.ts";
+import { type TrainingParts, type TrainingSums, trainInParts } from "./training-parts.ts";
 
 /** How a client trains in a round. */
 export interface LocalOptions {
@@ -52,6 +55,8 @@ export interface TrainerOptions {
   readonly examples: ReadonlyMap<string, readonly Example[]>;
   readonly local: LocalOptions;
   readonly pool: Pool;
+  /** Where to keep how far a client has come, so that it goes on after a restart. Default: nowhere. */
+  readonly parts?: TrainingParts;
 }
 
 /** What an evaluation found. */
@@ -117,6 +122,7 @@ export function localTrainer({
   examples,
   local,
   pool,
+  parts,
 }: TrainerOptions): LocalTrainer {
   const base = adapterBase(model);
   const registered = new Set<string>();
@@ -208,7 +214,14 @@ export function localTrainer({
     let stepsInRun = 0;
     let learningRate = Number.NaN;
     let [lossSum, normSum, labels] = [0, 0, 0];
-    for (let phase = 0; phase < phases; phase++) {
+    const kept = await parts?.load(assignment.id);
+    if (kept) {
+      ({ optimizerState } = kept);
+      // In the order of the start: sums over all parameters round by it.
+      params = new Map([...params].map(([name, value]) => [name, kept.params.get(name) ?? value] as const));
+      ({ loss: lossSum, norm: normSum, labels } = kept.sums);
+    }
+    for (let phase = kept?.phase ?? 0; phase < phases; phase++) {
       const trainable = new Map([...params].filter(([name]) => half.rule.trainable?.(name, phase) ?? true));
       if (trainable.size === 0)
         throw new RangeError(
@@ -219,11 +232,25 @@ export function localTrainer({
       const { stepsBefore } = resumed;
       stepsInRun = resumed.stepsInRun;
       learningRate = optimizer.scalars(stepsBefore + 1).learningRate ?? Number.NaN;
-      const outcome = await pool.train(
+      const before = params;
+      const earlier = optimizerState;
+      const going = kept?.phase === phase ? kept : undefined;
+      const count = (records: readonly StepRecord[], sums: TrainingSums): TrainingSums =>
+        records.reduce(
+          ({ loss, norm, labels: n }, step) => ({
+            loss: loss + step.loss,
+            norm: norm + step.norm,
+            labels: n + step.count,
+          }),
+          sums,
+        );
+      const begun = { loss: lossSum, norm: normSum, labels };
+      const outcome = await trainInParts<PoolTask>(
+        pool.train,
         {
           graphs,
           start: trainable,
-          optimizerState: resumed.state,
+          optimizerState: going?.phaseState ?? resumed.state,
           feeds: taskFeeds(task, params, trainable, personal),
           steps: groups,
           scalars: groups.map((_, i) => optimizer.scalars(stepsBefore + i + 1)),
@@ -236,6 +263,9 @@ export function localTrainer({
           }),
         },
         {
+          from: going?.step ?? 0,
+          everyMs: parts?.everyMs ?? Number.POSITIVE_INFINITY,
+          env: parts?.env ?? { monotonic: () => 0 },
           signal: options.signal,
           onStep: (record) =>
             options.onProgress({
@@ -243,15 +273,21 @@ export function localTrainer({
               steps: phases * groups.length,
               loss: record.loss,
             }),
+          keep: async (done, part) =>
+            parts?.save({
+              assignment: assignment.id,
+              phase,
+              step: done,
+              params: new Map([...before, ...part.params]),
+              optimizerState: earlier,
+              phaseState: part.optimizerState,
+              sums: count(part.steps, begun),
+            }),
         },
       );
       params = new Map([...params, ...outcome.params]);
       optimizerState = new Map([...optimizerState, ...outcome.optimizerState]);
-      for (const step of outcome.steps) {
-        lossSum += step.loss;
-        normSum += step.norm;
-        labels += step.count;
-      }
+      ({ loss: lossSum, norm: normSum, labels } = count(outcome.steps, begun));
     }
     const steps = phases * groups.length;
     return {

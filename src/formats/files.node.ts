@@ -51,17 +51,18 @@ export async function removeTemporaries(path: string): Promise<void> {
 
 /**
  * Writes a file so that a reader sees the old bytes or the new ones, also after a crash: a temporary file in the same
- * folder, fsync, rename, fsync of the folder. Folders on the way are made.
+ * folder, fsync, rename, fsync of the folder. Folders on the way are made. `mode` is that of a new file, less the umask.
  */
 export async function writeFileAtomic(
   path: string,
   bytes: Uint8Array | AsyncIterable<Uint8Array>,
+  { mode = 0o666 }: { readonly mode?: number } = {},
 ): Promise<void> {
   const folder = dirname(path);
   const temporary = `${path}.tmp-${process.pid}-${performance.now()}`;
   try {
     await mkdir(folder, { recursive: true });
-    const file = await open(temporary, "wx");
+    const file = await open(temporary, "wx", mode);
     try {
       if (bytes instanceof Uint8Array) await writeAll(file, bytes);
       else for await (const chunk of bytes) await writeAll(file, chunk);

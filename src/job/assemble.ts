@@ -7,6 +7,7 @@ import type { FederatedClient } from "../federation/door.ts";
 import type { Committed } from "../federation/federate.ts";
 import type { BaseChange, Strategy } from "../federation/strategy.ts";
 import { type Evaluation, type LocalTrainer, localTrainer } from "../federation/trainer.ts";
+import type { TrainingParts } from "../federation/training-parts.ts";
 import { meanSquaredError, pearson, spearman } from "../metrics/correlation.ts";
 import { matthewsCorrelation } from "../metrics/matthews.ts";
 import type { Metric } from "../metrics/metric.ts";
@@ -102,7 +103,8 @@ export async function assemble(job: Job & { readonly out: string }): Promise<Ass
   const adapter = atTheDoor("adapter", () => jobAdapter(job.adapter, model, strategy));
   const clients = silos.map(({ name, examples }, i): FederatedClient => {
     const rank = rankOfClient(job.adapter, name, i);
-    return { id: name, rank, scaling: adapter.scaling(rank), numExamples: examples.length };
+    const numExamples = job.weighting === "uniform" ? 1 : examples.length;
+    return { id: name, rank, scaling: adapter.scaling(rank), numExamples };
   });
   const from = await readAdapterFrom(job, model);
   const initial = await readInitialParams(adapter, weights, job.seed, from).catch(refused("adapter"));
@@ -188,6 +190,7 @@ export async function assemble(job: Job & { readonly out: string }): Promise<Ass
 export async function openTraining(
   job: Job,
   assembly: Pick<Assembly, "model" | "weights" | "strategy" | "adapter" | "silos" | "plan">,
+  parts?: TrainingParts,
 ): Promise<{ readonly pool: Pool; readonly trainer: LocalTrainer }> {
   const numLabels = numLabelsOf(job);
   const pool = await openPool({
@@ -210,8 +213,17 @@ export async function openTraining(
     examples: new Map(assembly.silos.map(({ name, examples }) => [name, examples])),
     local: localOptions(job.local),
     pool,
+    ...(parts && { parts }),
   });
-  return { pool, trainer };
+  return { pool, trainer: job.weighting === "uniform" ? uniform(trainer) : trainer };
+}
+
+/** Trains alike, and lets every client weigh the same. */
+function uniform(trainer: LocalTrainer): LocalTrainer {
+  return {
+    ...trainer,
+    train: async (task, options) => ({ ...(await trainer.train(task, options)), numExamples: 1 }),
+  };
 }
 
 /** Held-out measurements of a committed state; the mean over the clients where each has its own model. */

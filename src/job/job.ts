@@ -215,6 +215,8 @@ export interface Job {
   readonly quorum?: number;
   /** Seconds until a round ends with what it has; none where absent. */
   readonly deadline?: number;
+  /** What a client weighs in a mean; its examples where absent. */
+  readonly weighting?: "examples" | "uniform";
   /** Clients asked beyond those needed, as a share of them. */
   readonly spare: number;
   readonly evaluation: {

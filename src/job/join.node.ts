@@ -1,18 +1,23 @@
-import { chmod, mkdir, readFile } from "node:fs/promises";
+import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { z } from "zod";
 import { TributaryError } from "../errors.ts";
 import { serveClients } from "../federation/client.ts";
+import { sha256Text } from "../federation/digest.ts";
 import type { Receipt } from "../federation/message.ts";
 import { writeFileAtomic } from "../formats/files.node.ts";
 import { nodeEnv } from "../storage/node-env.ts";
 import { openSiloFolder } from "../storage/silo-folder.ts";
+import { trainingPartFile } from "../storage/training-part.node.ts";
 import { httpTransport } from "../transports/http/client.ts";
 import { connect } from "../transports/http/connection.ts";
+import { keepLive } from "../transports/http/live.ts";
 import { messages } from "../transports/http/protocol.ts";
 import { type ClientKey, clientKeyPem, newClientKey, readClientKey } from "../transports/http/signature.ts";
 import { assemble, openTraining } from "./assemble.ts";
 import { checkJob } from "./check.ts";
 import type { Job } from "./job.ts";
+import { assertAgreed, type Leaving, leavingOf, openPolicy, type SiloPolicy } from "./policy.node.ts";
 
 /** What a silo tells while it takes part. */
 export type JoinEvent =
@@ -37,13 +42,19 @@ export interface JoinOptions {
   /** Folder of the base model, where it is not where the job says. */
   readonly model?: string;
   readonly workers?: number;
+  /** Of a server that carries several runs the one to take part in. */
+  readonly run?: string;
+  /** What the silo agrees to. Default: every run. */
+  readonly policy?: SiloPolicy;
+  /** Asked before the first round of a job what may leave; asked once for each job. Default: yes. */
+  readonly agrees?: (leaving: Leaving) => Promise<boolean>;
   readonly signal?: AbortSignal;
   readonly onEvent?: (event: JoinEvent) => void;
 }
 
 /** Takes part in the run of a server until it is over. */
 export async function joinRun(options: JoinOptions): Promise<void> {
-  const { url, folder, onEvent = () => {} } = options;
+  const { url, folder, policy = openPolicy, agrees = async () => true, onEvent = () => {} } = options;
   const env = nodeEnv();
   const signal = options.signal ?? new AbortController().signal;
   await mkdir(folder, { recursive: true, mode: 0o700 });
@@ -55,9 +66,7 @@ export async function joinRun(options: JoinOptions): Promise<void> {
   });
   const key = await clientKey(folder);
   const client = await enrolment();
-  const [run] = connection.welcome.runs;
-  if (run === undefined) throw new TributaryError("no-run", `${url} carries no run`);
-
+  const run = runOf(connection.welcome.runs, options);
   const signer = { client, key };
   const told = await connection.ask({
     method: "GET",
@@ -74,14 +83,46 @@ export async function joinRun(options: JoinOptions): Promise<void> {
     );
   }
   const examples = assembly.silos.flatMap((silo) => silo.examples);
+  const { strategy, initial } = assembly;
+  const [member] = assembly.clients;
+  const leaving: Leaving = {
+    digest: await sha256Text(told.job, env.hash),
+    run,
+    strategy: job.strategy.name,
+    paper: strategy.paper,
+    rounds: job.rounds,
+    ...leavingOf(
+      { strategy, initial, client: { id: client, rank: member?.rank ?? 0, scaling: member?.scaling ?? 1 } },
+      job,
+    ),
+    ...(policy.shareExampleCounts && { examples: examples.length }),
+  };
+  assertAgreed(policy, leaving, job);
+  await agreement(leaving);
   await connection.fetch({
     method: "POST",
     path: `/v1/runs/${run}/join`,
-    json: { numExamples: examples.length },
+    json: {
+      ...(policy.shareExampleCounts && { numExamples: job.weighting === "uniform" ? 1 : examples.length }),
+    },
     signer,
   });
   onEvent({ type: "joined", run, job, examples: examples.length });
-  const { pool, trainer } = await openTraining(job, { ...assembly, silos: [{ name: client, examples }] });
+  const partFile = join(folder, run, "training.safetensors");
+  const { pool, trainer } = await openTraining(
+    job,
+    { ...assembly, silos: [{ name: client, examples }] },
+    trainingPartFile(partFile),
+  );
+  const over = new AbortController();
+  const live = keepLive({
+    url,
+    connection,
+    signer,
+    run,
+    env,
+    signal: AbortSignal.any([signal, over.signal]),
+  });
   try {
     const transport = httpTransport({
       connection,
@@ -94,16 +135,30 @@ export async function joinRun(options: JoinOptions): Promise<void> {
         onEvent({ type: "receipt", round: submission.assignment.round, receipt }),
       onIdle: (why) => onEvent({ type: "waiting", why }),
     });
-    const { strategy, initial } = assembly;
     await serveClients({ transport, trainer, strategy, initial, signal });
+    await rm(partFile, { force: true });
     onEvent({ type: "over" });
   } finally {
+    over.abort();
+    await live;
     await pool.close();
+  }
+
+  /** Asks once for each job; what was agreed to is kept. */
+  async function agreement(asked: Leaving): Promise<void> {
+    const path = join(folder, "agreed.json");
+    const text = await readFile(path, "utf8").catch(absent);
+    const agreed = text === undefined ? [] : z.array(z.string()).parse(JSON.parse(text));
+    if (agreed.includes(asked.digest)) return;
+    if (!(await agrees(asked)))
+      throw new TributaryError("not-agreed", `nothing has left: run ${run} was not agreed to`);
+    const list = JSON.stringify([...agreed, asked.digest]);
+    await writeFileAtomic(path, new TextEncoder().encode(list));
   }
 
   async function enrolment(): Promise<string> {
     const path = join(folder, "enrolled.json");
-    const text = await readFile(path, "utf8").catch(() => undefined);
+    const text = await readFile(path, "utf8").catch(absent);
     if (text !== undefined) return messages.enrolled.parse(JSON.parse(text)).client;
     if (options.token === undefined) {
       throw new TributaryError(
@@ -122,6 +177,23 @@ export async function joinRun(options: JoinOptions): Promise<void> {
     onEvent({ type: "enrolled", client: enrolled.client, url });
     return enrolled.client;
   }
+}
+
+/** The run that is asked for, or the only one. */
+function runOf(runs: readonly string[], { url, run }: Pick<JoinOptions, "url" | "run">): string {
+  const names = runs.join(", ");
+  if (run !== undefined) {
+    if (runs.includes(run)) return run;
+    throw new TributaryError("no-run", `${url} carries no run ${run}; its runs are: ${names || "none"}`);
+  }
+  const [only] = runs;
+  if (only === undefined) throw new TributaryError("no-run", `${url} carries no run`);
+  if (runs.length === 1) return only;
+  throw new TributaryError("several-runs", `${url} carries several runs; name one of ${names}`);
+}
+
+function absent(error: NodeJS.ErrnoException): undefined {
+  if (error.code !== "ENOENT") throw error;
 }
 
 /** The run's job over the silo's own data and machine. */
@@ -143,10 +215,9 @@ function ownJob(given: Job, { data, model, workers }: JoinOptions): Job {
 
 async function clientKey(folder: string): Promise<ClientKey> {
   const path = join(folder, "key.pem");
-  const text = await readFile(path, "utf8").catch(() => undefined);
+  const text = await readFile(path, "utf8").catch(absent);
   if (text !== undefined) return readClientKey(text);
   const key = newClientKey();
-  await writeFileAtomic(path, new TextEncoder().encode(clientKeyPem(key)));
-  await chmod(path, 0o600);
+  await writeFileAtomic(path, new TextEncoder().encode(clientKeyPem(key)), { mode: 0o600 });
   return key;
 }

@@ -179,7 +179,8 @@ async function descriptionOf(job: Job, { silos, base }: Assembly): Promise<Json>
   return { job: resultKeys(job), model: base.root, examples };
 }
 
-function isDue(
+/** Whether the state after a round is measured. */
+export function isDue(
   round: number,
   { rounds, budget, evaluation: { every } }: Job,
   made: readonly Round[],

@@ -408,6 +408,10 @@ const schema = z
       .positive()
       .exactOptional()
       .describe("Seconds until a round ends with what it has. Default: none."),
+    weighting: z
+      .enum(["examples", "uniform"])
+      .exactOptional()
+      .describe("What a silo weighs in a mean: its examples, or all silos the same. Default: examples."),
     spare: z
       .number()
       .min(0)

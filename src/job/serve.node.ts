@@ -1,261 +1,256 @@
 import { randomBytes } from "node:crypto";
-import { chmod, readFile } from "node:fs/promises";
+import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { canonicalJson } from "../federation/canonical-json.ts";
-import type { FederatedClient } from "../federation/door.ts";
+import process from "node:process";
+import { TributaryError } from "../errors.ts";
 import type { RunEvent } from "../federation/events.ts";
-import { type Committed, federate, type HostedRun } from "../federation/federate.ts";
-import type { Round } from "../federation/round.ts";
+import type { EventBody } from "../federation/journal.ts";
 import { writeFileAtomic } from "../formats/files.node.ts";
 import { nodeEnv } from "../storage/node-env.ts";
-import { openRunFolder } from "../storage/run-folder.ts";
 import { sqliteJournal } from "../storage/sqlite.ts";
+import { eventFeed } from "../transports/http/event-feed.ts";
 import { type Identities, type IdentityEvent, openIdentities } from "../transports/http/identities.ts";
-import { payloadOffers } from "../transports/http/offers.ts";
+import { type ClientCounts, serverMetrics } from "../transports/http/metrics.ts";
+import { operatorRoutes } from "../transports/http/operator-routes.ts";
+import { presenceBook } from "../transports/http/presence.ts";
 import { usualLimits } from "../transports/http/protocol.ts";
-import { Refused } from "../transports/http/refusal.ts";
-import { clientRoutes, type ServedRun } from "../transports/http/routes.ts";
-import { assertEncrypted, type ListenOptions, startServer } from "../transports/http/server.ts";
-import { rankOfClient } from "./adapter.ts";
-import { type Coordination, coordinate } from "./coordinate.node.ts";
-import { resultKeys } from "./differences.ts";
+import { clientRoutes } from "../transports/http/routes.ts";
+import {
+  type Answered,
+  assertEncrypted,
+  type ListenOptions,
+  startServer,
+} from "../transports/http/server.ts";
 import type { PlacedJob } from "./run.ts";
-import { writeTrained } from "./run.ts";
-import { keepJob, prepareRunFolder, writeRounds } from "./run-files.node.ts";
+import { type CarriedRun, type ClientJoined, openCarriedRun } from "./served-run.node.ts";
 
-/** What a server tells while it carries a run. */
+/** What a server tells while it carries runs. */
 export type ServeEvent =
-  | RunEvent
-  | { readonly type: "listening"; readonly url: string; readonly run: string; readonly clients: number }
+  | ((RunEvent | ClientJoined) & { readonly run: string })
   | {
-      readonly type: "client-joined";
-      readonly client: string;
-      readonly of: number;
-      readonly waitsFor: number;
-    };
+      readonly type: "listening";
+      readonly url: string;
+      readonly runs: readonly string[];
+      readonly clients: number;
+      /** File of the one-time tokens; absent where all clients are enrolled. */
+      readonly tokens?: string;
+    }
+  | { readonly type: "run-failed"; readonly run: string; readonly reason: string };
 
-/** How a job is carried for clients on other machines. */
+/** A line of the log: what a run's journal holds, by its name there, and what only the server knows. */
+export type LogLine = { readonly at: string } & LogBody;
+
+type LogBody =
+  | (EventBody & { readonly run: string; readonly seq: number })
+  | (ClientJoined & { readonly run: string })
+  | Exclude<ServeEvent, RunEvent | ClientJoined>
+  | { readonly type: "waiting"; readonly run: string; readonly why: string }
+  | ({ readonly type: "request-refused" } & Omit<Answered, "bytesIn" | "bytesOut">)
+  | { readonly type: "server-error"; readonly route: string; readonly message: string };
+
+/** How jobs are carried for clients on other machines. */
 export interface ServeOptions extends ListenOptions {
-  /** Clients that the run waits for before its first round. */
-  readonly clients: number;
+  /** Clients that each run waits for before its first round, in the order of the jobs. */
+  readonly clients: readonly number[];
+  /** Folder of the list of clients and of the operator's token. Default: that of the first job's run. */
+  readonly home?: string;
   /** Milliseconds that a round with its quorum waits for clients that are all away. Default: 2,000. */
   readonly graceMs?: number;
   /** Milliseconds without progress after which a client is given up. Default: 60,000. */
   readonly leaseMs?: number;
+  /** Milliseconds after which a round ends with what it has, where the job does not say. Default: an hour. */
+  readonly deadlineMs?: number;
+  /** Rounds whose updates and states are kept for `verify`. Default: all. */
+  readonly keepRounds?: number;
+  /** Name and version of the program, as clients hear them. Default: tributary. */
+  readonly program?: string;
   readonly signal?: AbortSignal;
   readonly onEvent?: (event: ServeEvent) => void;
+  readonly onLog?: (line: LogLine) => void;
 }
 
-/** Names of the files of a server in its run's folder. */
-const serverFiles = {
+/** Names of the files of a server in its folder. */
+export const serverFiles = {
   clients: "clients.sqlite",
   operator: "operator.token",
-  list: "clients.json",
+  tokens: "tokens.txt",
+  /** Where the server listens, while it does. */
+  address: "server.json",
 } as const;
 
-/** A client as the run pins it. */
-interface Pinned {
-  readonly client: string;
-  readonly numExamples: number | undefined;
-}
+/** Milliseconds that a server stays up after its last run, so that clients hear that it is over. */
+const FAREWELL = 3000;
 
-/** Carries a job as its coordinator until all rounds are done. A run that is found in the folder goes on. */
-export async function serveJob(given: PlacedJob, options: ServeOptions): Promise<void> {
-  const { clients: wanted, graceMs = 2000, leaseMs = 60_000, signal, onEvent = () => {} } = options;
+/** Carries jobs as their coordinator until all rounds are done. Runs that are found in their folders go on. */
+export async function serveJobs(jobs: readonly PlacedJob[], options: ServeOptions): Promise<void> {
+  const { clients: wanted, graceMs = 2000, leaseMs = 60_000, deadlineMs = 3_600_000 } = options;
+  const { keepRounds, program = "tributary", onEvent = () => {}, onLog = () => {} } = options;
   assertEncrypted(options);
   const env = nodeEnv();
-  const coordination = await coordinate(given);
-  const job = await prepareRunFolder(given.out, given, 1, { fresh: false });
-  const store = await openRunFolder(job.out);
-  const identityJournal = await sqliteJournal<IdentityEvent>(join(job.out, serverFiles.clients));
+  const signal = options.signal ?? new AbortController().signal;
+  const home = options.home ?? jobs[0]?.out ?? "";
+  const presence = presenceBook(env);
+  const feed = eventFeed();
+  const metrics = serverMetrics(counts);
+  const carried: CarriedRun[] = [];
+  const closers: (() => void)[] = [];
+  const log = (line: LogBody): void => onLog({ at: new Date(env.wall()).toISOString(), ...line });
+
   try {
-    await keepJob(job.out, job);
+    for (const [i, job] of jobs.entries()) {
+      const one = await openCarriedRun(job, {
+        env,
+        presence,
+        chunkBytes: usualLimits.chunkBytes,
+        clients: wanted[i] ?? 1,
+        graceMs,
+        leaseMs,
+        deadlineMs,
+        ...(keepRounds !== undefined && { keepRounds }),
+        onEvent(event) {
+          const { id } = one.served;
+          onEvent({ ...event, run: id });
+          feed.publish(event.type, { run: id, ...event });
+          if (event.type === "client-joined" || event.type === "waiting") log({ run: id, ...event });
+        },
+        onCommit(events, seconds) {
+          const { id } = one.served;
+          const bodies = events.map(({ body }) => body);
+          metrics.committed(id, bodies, seconds);
+          for (const { at, seq, body } of events) onLog({ at, run: id, seq, ...body });
+        },
+      });
+      closers.push(one.close);
+      if (carried.some(({ served }) => served.id === one.served.id))
+        throw new TributaryError(
+          "same-name",
+          `serve: two jobs are named ${one.served.id}; give one of them another name`,
+        );
+      carried.push(one);
+    }
+    await mkdir(home, { recursive: true });
+    const identityJournal = await sqliteJournal<IdentityEvent>(join(home, serverFiles.clients));
+    closers.push(() => identityJournal.close());
     const identities = await openIdentities({
       journal: identityJournal,
       env,
-      operatorToken: await operatorToken(job.out),
+      operatorToken: await operatorToken(home),
     });
-    const list = await pinnedClients(job.out);
-    const joined = new Map(list.map((one) => [one.client, one]));
-    let full = joined.size >= wanted;
-    let ready: () => void = () => {};
-    const gathered = new Promise<void>((resolve) => {
-      ready = resolve;
-    });
-    if (full) ready();
-    let hosted: HostedRun | undefined;
-    const sent = canonicalJson(forClients(job));
-    const served: ServedRun = {
-      id: runName(job.name),
-      hosted: () => hosted,
-      blobs: store.blobs,
-      offers: payloadOffers(env, usualLimits.chunkBytes),
-      described: { run: runName(job.name), job: sent, base: coordination.base.root },
-      async join(client, { numExamples }) {
-        if (joined.has(client)) return;
-        if (full)
-          throw new Refused(
-            409,
-            "run-full",
-            `run ${served.id} began with ${joined.size} clients and takes no more; ask for the next run`,
-          );
-        joined.set(client, { client, numExamples });
-        await keepClients(job.out, [...joined.values()]);
-        onEvent({ type: "client-joined", client, of: joined.size, waitsFor: wanted });
-        if (joined.size >= wanted && !full) {
-          full = true;
-          ready();
-        }
-      },
-      waits: () =>
-        hosted ? waitOf(hosted) : `the run waits for ${wanted - joined.size} more of ${wanted} clients`,
-    };
-    const runs = new Map([[served.id, served]]);
+    const runs = new Map(carried.map(({ served }) => [served.id, served]));
+    const common = { runs, identities, presence, limits: usualLimits, env, server: program };
+    const forClients = clientRoutes(common);
+    const problems = (): string[] =>
+      carried.flatMap((one) => {
+        const failure = one.failure();
+        return failure ? [`run ${one.served.id} has failed: ${failure.message}`] : [];
+      });
     const server = await startServer({
       ...options,
       env,
       identities,
       limits: usualLimits,
-      routes: clientRoutes({ runs, identities, limits: usualLimits, env, server: "tributary" }),
+      routes: [...forClients, ...operatorRoutes({ ...common, metrics, feed, problems }, forClients)],
+      onAnswer(answered) {
+        metrics.answered(answered);
+        const { bytesIn: _in, bytesOut: _out, ...rest } = answered;
+        if (answered.code !== undefined) log({ type: "request-refused", ...rest });
+      },
+      onError: (error, route) => log({ type: "server-error", route, message: String(error) }),
     });
     try {
-      await issueTokens(identities, wanted);
-      onEvent({ type: "listening", url: server.url, run: served.id, clients: wanted });
-      await whenGathered(gathered, signal);
-      await carry();
-      await farewell();
+      const tokens = await issueTokens(identities, home, Math.max(...wanted));
+      await keepAddress(home, server.url);
+      const listening = {
+        type: "listening",
+        url: server.url,
+        runs: [...runs.keys()],
+        clients: Math.max(...wanted),
+        ...(tokens !== undefined && { tokens }),
+      } as const;
+      onEvent(listening);
+      log(listening);
+      const ends = await Promise.allSettled(carried.map(carryOne));
+      if (!signal.aborted) await env.sleep(FAREWELL, signal).catch(() => undefined);
+      for (const end of ends) if (end.status === "rejected") throw end.reason;
     } finally {
+      await rm(join(home, serverFiles.address), { force: true });
       await server.close();
     }
-
-    async function carry(): Promise<void> {
-      const members = pinned([...joined.values()], coordination, job);
-      const rounds: Round[] = [];
-      const made = federate({
-        strategy: coordination.strategy,
-        initial: coordination.initial,
-        clients: members,
-        host: {
-          graceMs,
-          open(run) {
-            hosted = run;
-          },
-        },
-        rounds: job.rounds,
-        seed: job.seed,
-        config: { job: resultKeys(job), model: coordination.base.root },
-        base: coordination.base,
-        participation: Math.min(
-          1,
-          (job.clientsPerRound ?? members.length * job.participation) / members.length,
-        ),
-        spare: job.spare,
-        leaseMs,
-        ...(job.quorum === undefined ? {} : { quorum: job.quorum }),
-        ...(job.deadline === undefined ? {} : { deadlineMs: 1000 * job.deadline }),
-        store,
-        env,
-        ...(signal && { signal }),
-        onEvent,
-        async evaluate(state: Committed) {
-          await writeTrained(job.out, state, coordination, job);
-          return {};
-        },
-      });
-      for await (const round of made) {
-        rounds.push(round);
-        await writeRounds(job.out, rounds);
-      }
-    }
-
-    /** Stays up until clients had time to hear that the run is over. */
-    async function farewell(): Promise<void> {
-      await env.sleep(3000, signal).catch(() => undefined);
-    }
-
-    /** One token a client, in a file that only its owner may read. */
-    async function issueTokens(known: Identities, count: number): Promise<void> {
-      const open = count - known.list().length;
-      if (open <= 0) return;
-      const tokens: string[] = [];
-      for (let i = 0; i < open; i++) tokens.push(await known.issueToken(7 * 24 * 3600));
-      const path = join(job.out, "tokens.txt");
-      await writeFileAtomic(path, new TextEncoder().encode(`${tokens.join("\n")}\n`));
-      await chmod(path, 0o600);
-    }
   } finally {
-    identityJournal.close();
-    store.close();
+    for (const close of closers.reverse()) close();
+  }
+
+  /** A run that fails leaves the others as they are. */
+  async function carryOne(one: CarriedRun): Promise<void> {
+    try {
+      await one.carry(signal);
+    } catch (error) {
+      if (!signal.aborted) {
+        const reason = error instanceof Error ? error.message : String(error);
+        const failed = { type: "run-failed", run: one.served.id, reason } as const;
+        onEvent(failed);
+        log(failed);
+        feed.publish(failed.type, failed);
+      }
+      throw error;
+    }
+  }
+
+  function counts(): ClientCounts[] {
+    return carried.flatMap(({ served }) => {
+      const { clients } = served.status();
+      const { open, revoked } = served.hosted()?.state() ?? {};
+      const of = {
+        joined: clients.joined,
+        here: clients.here,
+        working: open?.leases.size,
+        revoked: revoked?.size,
+      };
+      return (["joined", "here", "working", "revoked"] as const).map((state) => ({
+        run: served.id,
+        state,
+        count: of[state] ?? 0,
+      }));
+    });
   }
 }
 
-/** The job as clients need it: without the coordinator's own files and machine. */
-function forClients(job: PlacedJob): object {
-  const {
-    out: _out,
-    workers: _workers,
-    threads: _threads,
-    device: _device,
-    generate: _generate,
-    ...rest
-  } = job;
-  return rest;
+/** Tokens for the clients that are still to enrol, one a line, in a file that only its owner may read. */
+async function issueTokens(
+  identities: Identities,
+  home: string,
+  wanted: number,
+): Promise<string | undefined> {
+  const path = join(home, serverFiles.tokens);
+  const open = wanted - identities.list().length;
+  if (open <= 0) {
+    await rm(path, { force: true });
+    return undefined;
+  }
+  const tokens: string[] = [];
+  for (let i = 0; i < open; i++) tokens.push(await identities.issueToken(7 * 24 * 3600));
+  await writePrivate(path, `${tokens.join("\n")}\n`);
+  return path;
 }
 
-function pinned(list: readonly Pinned[], { adapter }: Coordination, job: PlacedJob): FederatedClient[] {
-  return [...list]
-    .sort((a, b) => (a.client < b.client ? -1 : 1))
-    .map(({ client, numExamples }, i) => {
-      const rank = rankOfClient(job.adapter, client, i);
-      return { id: client, rank, scaling: adapter.scaling(rank), numExamples: numExamples ?? 1 };
-    });
-}
-
-async function whenGathered(gathered: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
-  if (!signal) return gathered;
-  await Promise.race([
-    gathered,
-    new Promise<never>((_, reject) => {
-      if (signal.aborted) reject(signal.reason);
-      signal.addEventListener("abort", () => reject(signal.reason), { once: true });
-    }),
-  ]);
-}
-
-/** What a round waits for. */
-function waitOf({ state }: HostedRun): string {
-  const { open, halted } = state();
-  if (halted) return `an operator has ${halted} the run`;
-  if (!open) return "the round is being aggregated";
-  const { round, target } = open.opened;
-  return `round ${round} waits: ${open.accepted.size} of ${target} updates`;
-}
-
-/** A name that may stand in a path. */
-export function runName(name: string): string {
-  const plain = name
-    .toLowerCase()
-    .replace(/[^a-z0-9-]+/g, "-")
-    .replace(/^-+|-+$/g, "");
-  return plain.slice(0, 64) || "run";
+/** Lets commands on this machine find the server. */
+async function keepAddress(home: string, url: string): Promise<void> {
+  const text = JSON.stringify({ url, pid: process.pid });
+  await writeFileAtomic(join(home, serverFiles.address), new TextEncoder().encode(`${text}\n`));
 }
 
 async function operatorToken(folder: string): Promise<string> {
   const path = join(folder, serverFiles.operator);
-  const found = await readFile(path, "utf8").catch(() => undefined);
+  const found = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return undefined;
+    throw error;
+  });
   if (found !== undefined) return found.trim();
   const token = randomBytes(32).toString("base64url");
-  await writeFileAtomic(path, new TextEncoder().encode(`${token}\n`));
-  await chmod(path, 0o600);
+  await writePrivate(path, `${token}\n`);
   return token;
 }
 
-async function pinnedClients(folder: string): Promise<Pinned[]> {
-  const text = await readFile(join(folder, serverFiles.list), "utf8").catch(() => "[]");
-  // Only `keepClients` writes the file, whole or not at all.
-  return JSON.parse(text) as Pinned[];
-}
-
-async function keepClients(folder: string, list: readonly Pinned[]): Promise<void> {
-  await writeFileAtomic(join(folder, serverFiles.list), new TextEncoder().encode(JSON.stringify(list)));
+async function writePrivate(path: string, text: string): Promise<void> {
+  await writeFileAtomic(path, new TextEncoder().encode(text), { mode: 0o600 });
 }

@@ -1,72 +1,106 @@
-import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat, utimes } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { TributaryError } from "../errors.ts";
 import { assertContent, type BlobStore } from "../federation/blob-store.ts";
-import { type Digest, isDigest } from "../federation/digest.ts";
+import { type Digest, type Hash, isDigest } from "../federation/digest.ts";
+import { durableFolders, type FileSystem, nodeFiles, replaceFile } from "../formats/file-system.node.ts";
 
 const temporary = /\.tmp-\d+-\d+$/;
+
+/** What a store on disk stands on. */
+export interface DiskOptions {
+  /** Default: the file system of this machine. */
+  readonly files?: FileSystem;
+  /** SHA-256. Default: that of WebCrypto, which hashes on a thread of its own. */
+  readonly hash?: Hash;
+}
 
 /**
  * A blob store in a folder: `<ab>/<cd>/<sha256>`, immutable files of mode 0600. A file is written under a temporary name
  * beside its place, synced, renamed, and its folder synced: after a crash it is whole or absent. Temporaries of
  * earlier processes are deleted by `sweep`.
  */
-export function diskBlobs(folder: string): BlobStore {
+export function diskBlobs(folder: string, { files = nodeFiles, hash }: DiskOptions = {}): BlobStore {
   let written = 0;
-  const made = new Set<string>();
+  const folders = durableFolders(files, folder);
+  const writing = new Map<Digest, Promise<void>>();
+  /** Folders whose files are durable, but for those that are being written. */
+  const synced = new Map<string, Promise<void>>();
 
   function pathOf(id: Digest): string {
     if (!isDigest(id)) throw new RangeError(`disk: "${id}" is not a digest of 64 hexadecimal digits`);
     return join(folder, id.slice(0, 2), id.slice(2, 4), id);
   }
 
-  /** Makes a folder and syncs each folder that got a new entry. */
-  async function makeFolder(path: string): Promise<void> {
-    if (made.has(path)) return;
-    const first = await mkdir(path, { recursive: true, mode: 0o700 });
-    if (first !== undefined) {
-      for (let at = path; at.length >= first.length; at = dirname(at)) await syncFolder(dirname(at));
+  /** Resolves when the files that are in a folder are durable: a killed process may have left one that is not. */
+  function durable(path: string): Promise<void> {
+    const known = synced.get(path);
+    if (known) return known;
+    const work = folders.make(path).then(() => files.syncFolder(path));
+    synced.set(path, work);
+    work.catch(() => synced.delete(path));
+    return work;
+  }
+
+  async function isThere(id: Digest): Promise<boolean> {
+    const path = pathOf(id);
+    if ((await files.modified(path)) === undefined || writing.has(id)) return false;
+    await durable(dirname(path));
+    return true;
+  }
+
+  /** Whether a file that was found is still there: a sweep may have taken it. */
+  function touched(path: string): Promise<boolean> {
+    return files.touch(path).then(
+      () => true,
+      (error: unknown) => {
+        if (isAbsent(error)) return false;
+        throw error;
+      },
+    );
+  }
+
+  async function write(id: Digest, bytes: Uint8Array): Promise<void> {
+    const path = pathOf(id);
+    if ((await files.modified(path)) !== undefined) {
+      await durable(dirname(path));
+      if (await touched(path)) return;
     }
-    made.add(path);
+    await assertContent(id, bytes, folder, hash);
+    await folders.make(dirname(path));
+    try {
+      await replaceFile(files, { path, draft: `${path}.tmp-${process.pid}-${written++}`, bytes });
+    } catch (error) {
+      // What a failed sync left cannot be told from what is durable.
+      await files.remove(path).catch(() => undefined);
+      synced.delete(dirname(path));
+      throw new TributaryError("disk-write", `disk: ${path} was not written: ${messageOf(error)}`, {
+        cause: error,
+      });
+    }
   }
 
   return {
     async missing(ids) {
-      const found = await Promise.all(ids.map((id) => exists(pathOf(id))));
+      const found = await Promise.all(ids.map(isThere));
       return ids.filter((_, i) => !found[i]);
     },
     async put(id, bytes) {
-      const path = pathOf(id);
-      if (await exists(path)) {
-        const now = new Date();
-        await utimes(path, now, now);
-        return;
-      }
-      await assertContent(id, bytes, folder);
-      await makeFolder(dirname(path));
-      const draft = `${path}.tmp-${process.pid}-${written++}`;
+      // Whoever puts it too waits for the same sync.
+      const under = writing.get(id);
+      if (under) return under;
+      const work = write(id, bytes);
+      writing.set(id, work);
       try {
-        const file = await open(draft, "wx", 0o600);
-        try {
-          await writeAll(file, bytes);
-          await file.sync();
-        } finally {
-          await file.close();
-        }
-        await rename(draft, path);
-        await syncFolder(dirname(path));
-      } catch (error) {
-        await rm(draft, { force: true }).catch(() => undefined);
-        throw new TributaryError("disk-write", `disk: ${path} was not written: ${messageOf(error)}`, {
-          cause: error,
-        });
+        await work;
+      } finally {
+        writing.delete(id);
       }
     },
     async get(id) {
       const path = pathOf(id);
       let bytes: Uint8Array;
       try {
-        bytes = await readFile(path);
+        bytes = await files.read(path);
       } catch (error) {
         if (!isAbsent(error)) throw error;
         throw new TributaryError(
@@ -75,24 +109,18 @@ export function diskBlobs(folder: string): BlobStore {
           { cause: error },
         );
       }
-      await assertContent(id, bytes, path);
+      await assertContent(id, bytes, path, hash);
       return bytes;
     },
     async sweep(live, olderThanMs) {
-      const limit = Date.now() - olderThanMs;
-      const entries = await readdir(folder, { recursive: true, withFileTypes: true }).catch(
-        (error: unknown) => {
-          if (isAbsent(error)) return [];
-          throw error;
-        },
-      );
+      const limit = files.now() - olderThanMs;
       let deleted = 0;
-      for (const entry of entries) {
-        const ours = isDigest(entry.name) ? !live.has(entry.name) : temporary.test(entry.name);
-        if (!entry.isFile() || !ours) continue;
-        const path = join(entry.parentPath, entry.name);
-        if ((await stat(path)).mtimeMs > limit) continue;
-        await rm(path, { force: true });
+      for (const path of await files.list(folder)) {
+        const name = basename(path);
+        if (isDigest(name)) {
+          if (live.has(name) || ((await files.modified(path)) ?? Number.POSITIVE_INFINITY) > limit) continue;
+        } else if (!temporary.test(name) || writing.has(name.slice(0, 64))) continue;
+        await files.remove(path);
         deleted++;
       }
       return deleted;
@@ -100,33 +128,9 @@ export function diskBlobs(folder: string): BlobStore {
   };
 }
 
-/** A file system may take less than it is given; a full disk takes less first and fails next. */
-async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
-  for (let at = 0; at < bytes.length; ) {
-    const { bytesWritten } = await file.write(bytes, at, bytes.length - at, at);
-    at += bytesWritten;
-  }
-}
-
 /** Makes a folder's new entries durable. Windows has no such call and needs none. */
 export async function syncFolder(path: string): Promise<void> {
-  if (process.platform === "win32") return;
-  const folder = await open(path, "r");
-  try {
-    await folder.sync();
-  } finally {
-    await folder.close();
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    (error: unknown) => {
-      if (isAbsent(error)) return false;
-      throw error;
-    },
-  );
+  await nodeFiles.syncFolder(path);
 }
 
 function isAbsent(error: unknown): boolean {

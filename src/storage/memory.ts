@@ -1,7 +1,7 @@
 import { TributaryError } from "../errors.ts";
 import { assertContent, type BlobStore } from "../federation/blob-store.ts";
 import type { Digest } from "../federation/digest.ts";
-import type { Journal, JournalEvent } from "../federation/journal.ts";
+import type { EventBody, Journal, JournalEvent } from "../federation/journal.ts";
 
 /** A blob store in memory. */
 export function memoryBlobs(): BlobStore {
@@ -36,7 +36,7 @@ export function memoryBlobs(): BlobStore {
 }
 
 /** A journal in memory. */
-export function memoryJournal(): Journal {
+export function memoryJournal<Body = EventBody>(): Journal<Body> {
   const rows: string[] = [];
   return {
     async append(events, expect) {
@@ -52,7 +52,7 @@ export function memoryJournal(): Journal {
       for (let i = from - 1; i < rows.length; i++) {
         const row = rows[i];
         // Only `append` writes rows.
-        if (row !== undefined) yield JSON.parse(row) as JournalEvent;
+        if (row !== undefined) yield JSON.parse(row) as JournalEvent<Body>;
       }
     },
   };

@@ -1,26 +1,35 @@
-import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { writeFileAtomic } from "../formats/files.node.ts";
+import { TributaryError } from "../errors.ts";
+import { durableFolders, nodeFiles, replaceFile } from "../formats/file-system.node.ts";
 import type { ClientStore, Unsent } from "../transports/http/client.ts";
-import { diskBlobs } from "./disk.ts";
+import { type DiskOptions, diskBlobs } from "./disk.ts";
 
 /** What a client keeps on disk for one run: `unsent.json` and `blobs/`. */
-export async function openSiloFolder(folder: string): Promise<ClientStore> {
-  await mkdir(join(folder, "blobs"), { recursive: true, mode: 0o700 });
+export async function openSiloFolder(folder: string, options: DiskOptions = {}): Promise<ClientStore> {
+  const { files = nodeFiles } = options;
+  const blobs = join(folder, "blobs");
+  await durableFolders(files, folder).make(blobs);
   const path = join(folder, "unsent.json");
   return {
-    blobs: diskBlobs(join(folder, "blobs")),
+    blobs: diskBlobs(blobs, options),
     async unsent() {
-      const text = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
+      const bytes = await files.read(path).catch((error: NodeJS.ErrnoException) => {
         if (error.code === "ENOENT") return undefined;
         throw error;
       });
       // Only `keepUnsent` writes the file, whole or not at all.
-      return text === undefined ? undefined : (JSON.parse(text) as Unsent);
+      return bytes === undefined ? undefined : (JSON.parse(new TextDecoder().decode(bytes)) as Unsent);
     },
     async keepUnsent(unsent) {
-      if (unsent === undefined) await rm(path, { force: true });
-      else await writeFileAtomic(path, new TextEncoder().encode(JSON.stringify(unsent)));
+      // Where a crash brings the file back, its update is sent again and has its answer again.
+      if (unsent === undefined) return files.remove(path);
+      const bytes = new TextEncoder().encode(JSON.stringify(unsent));
+      try {
+        await replaceFile(files, { path, draft: `${path}.tmp-${process.pid}-0`, bytes });
+      } catch (cause) {
+        const why = cause instanceof Error ? cause.message : String(cause);
+        throw new TributaryError("disk-write", `${path} was not written: ${why}`, { cause });
+      }
     },
   };
 }

@@ -41,6 +41,46 @@ const proofs: Readonly<Record<string, Proof>> = {
   "npx tributary join http://127.0.0.1:7788 --data mine.jsonl --token TOKEN": {
     covered: "test/job/serve.test.ts",
   },
+  "npx tributary serve a.yaml b.yaml --home server": { covered: "test/job/serve-several.test.ts" },
+  "npx tributary status SERVER": { covered: "test/cli/operate.test.ts" },
+  "npx tributary clients SERVER": { covered: "test/cli/operate.test.ts" },
+  "npx tributary pause SERVER": { covered: "test/cli/operate.test.ts" },
+  "npx tributary resume SERVER": { covered: "test/cli/operate.test.ts" },
+  "npx tributary stop SERVER": { covered: "test/cli/operate.test.ts" },
+  'npx tributary kick SERVER bern --reason "sends noise"': { covered: "test/cli/operate.test.ts" },
+  "npx tributary invite SERVER --count 2": { covered: "test/cli/operate.test.ts" },
+  "npx tributary serve examples/presidents/job.yaml --clients 3 --rounds 2 --out runs/three": {
+    covered: "test/docs/newcomer.test.ts",
+  },
+  'npx tributary join http://127.0.0.1:7788 --data runs/truman.jsonl --name truman --folder runs/silo-1 --token "$(sed -n 1p runs/three/tokens.txt)" --yes':
+    {
+      covered: "test/docs/newcomer.test.ts",
+    },
+  'npx tributary join http://127.0.0.1:7788 --data runs/kennedy.jsonl --name kennedy --folder runs/silo-2 --token "$(sed -n 2p runs/three/tokens.txt)" --yes':
+    {
+      covered: "test/docs/newcomer.test.ts",
+    },
+  'npx tributary join http://127.0.0.1:7788 --data runs/obama.jsonl --name obama --folder runs/silo-3 --token "$(sed -n 3p runs/three/tokens.txt)" --yes':
+    {
+      covered: "test/docs/newcomer.test.ts",
+    },
+  "npx tributary status runs/three": { covered: "test/cli/operate.test.ts" },
+  "npx tributary run examples/medquad-smollm2/answers.yaml": {
+    covered: "test/presets/federated.test.ts",
+  },
+  "npx tributary eval runs/medquad-answers --split test --max-examples 128 --out answers.jsonl": {
+    covered: "test/presets/federated.test.ts",
+  },
+  "npx tributary run examples/gsm8k-smollm2/job.yaml": {
+    covered: "test/presets/federated.test.ts",
+  },
+  "npx tributary run examples/gsm8k-smollm2/job.yaml --model FILE.gguf --data train.jsonl.gz --data.splits.test test.jsonl.gz":
+    {
+      covered: "test/presets/federated.test.ts",
+    },
+  "npx tributary eval runs/gsm8k-smollm2 --split test --max-examples 192 --out answers.jsonl": {
+    covered: "test/presets/federated.test.ts",
+  },
   "npm run parity -- DIR": { prints: /^passed {2}optim\/schedules#0 linear/m, filled: ["DIR", "goldens"] },
   "npm run bench -- step": {
     prints: /"bench":"step"/,

@@ -8,7 +8,7 @@ import { serve } from "../../src/cli/commands/serve.ts";
 import { joinRun } from "../../src/job/join.node.ts";
 import { loadJob } from "../../src/job/load.node.ts";
 import { runJob } from "../../src/job/run.ts";
-import { type ServeEvent, serveJob } from "../../src/job/serve.node.ts";
+import { type ServeEvent, serveJobs } from "../../src/job/serve.node.ts";
 import { printed } from "../cli/printed.ts";
 
 const base = fileURLToPath(new URL("../../examples/presidents/base", import.meta.url));
@@ -56,17 +56,14 @@ it("three silos with files of their own end with the adapter of the same job sim
     listening = resolve;
   });
   const events: ServeEvent[] = [];
-  const served = serveJob(
-    { ...job, out: join(folder, "served") },
-    {
-      clients: silos.length,
-      port: 0,
-      onEvent(event) {
-        events.push(event);
-        if (event.type === "listening") listening(event.url);
-      },
+  const served = serveJobs([{ ...job, out: join(folder, "served") }], {
+    clients: [silos.length],
+    port: 0,
+    onEvent(event) {
+      events.push(event);
+      if (event.type === "listening") listening(event.url);
     },
-  );
+  });
   const at = await Promise.race([url, served.then(() => "")]);
   const path = join(folder, "served", "tokens.txt");
   const tokens = (await readFile(path, "utf8")).trim().split("\n");
@@ -85,6 +82,13 @@ it("three silos with files of their own end with the adapter of the same job sim
   );
   await served;
   expect(events.filter(({ type }) => type === "round-committed")).toHaveLength(2);
+  const measured = async (run: string): Promise<unknown[]> =>
+    (await readFile(join(folder, run, "rounds.jsonl"), "utf8"))
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line).evaluation);
+  expect(await measured("served")).toEqual(await measured("simulated"));
+  expect(Object.keys((await measured("served"))[0] ?? {})).toContain("perplexity");
   expect((await weights("served")).equals(await weights("simulated"))).toBe(true);
 }, 180_000);
 

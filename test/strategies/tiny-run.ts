@@ -6,6 +6,7 @@ import { type FederateOptions, federate } from "../../src/federation/federate.ts
 import type { Round } from "../../src/federation/round.ts";
 import type { StateTree, Strategy } from "../../src/federation/strategy.ts";
 import { type LocalTrainer, localTrainer } from "../../src/federation/trainer.ts";
+import type { TrainingParts } from "../../src/federation/training-parts.ts";
 import type { Optimizer } from "../../src/optim/optimizer.ts";
 import type { Params } from "../../src/tensor/params.ts";
 import { stream } from "../../src/tensor/random.ts";
@@ -42,6 +43,7 @@ export interface TinyRunOptions<State extends StateTree> {
   readonly steps?: number;
   /** Ranks of the clients. Default: three clients of rank 2. */
   readonly ranks?: readonly number[];
+  readonly parts?: TrainingParts;
   readonly options?: Partial<FederateOptions<State>>;
 }
 
@@ -62,6 +64,7 @@ export async function tinyRun<State extends StateTree>({
   rounds,
   steps = 4,
   ranks = [2, 2, 2],
+  parts,
   options = {},
 }: TinyRunOptions<State>): Promise<TinyRun> {
   const examples = new Map(ranks.map((_, i) => [`c${i}`, texts(i, 4 + 4 * i)] as const));
@@ -81,6 +84,7 @@ export async function tinyRun<State extends StateTree>({
     examples,
     local: { optimizer, length: { steps }, batchSize: 4, order: "as-given" },
     pool,
+    ...(parts && { parts }),
   });
   const records: Round[] = [];
   let global = initial;

@@ -1,122 +1,22 @@
 import { afterEach, describe, expect, it } from "vitest";
-import type { ClientTrainer } from "../../src/federation/client.ts";
-import { serveClients } from "../../src/federation/client.ts";
-import { federate, type HostedRun, type RunStore } from "../../src/federation/federate.ts";
-import type { Journal } from "../../src/federation/journal.ts";
+import { federate } from "../../src/federation/federate.ts";
 import type { Round } from "../../src/federation/round.ts";
 import type { StateTree, Strategy } from "../../src/federation/strategy.ts";
-import { memoryBlobs, memoryJournal } from "../../src/storage/memory.ts";
-import { nodeEnv } from "../../src/storage/node-env.ts";
 import { fedAvg } from "../../src/strategies/fedavg.ts";
 import { fedexLora } from "../../src/strategies/fedex-lora.ts";
 import { fedsaLora } from "../../src/strategies/fedsa-lora.ts";
-import { type ClientStore, httpTransport, type Unsent } from "../../src/transports/http/client.ts";
-import { connect } from "../../src/transports/http/connection.ts";
-import { type IdentityEvent, openIdentities } from "../../src/transports/http/identities.ts";
-import { payloadOffers } from "../../src/transports/http/offers.ts";
-import { messages, usualLimits } from "../../src/transports/http/protocol.ts";
-import { clientRoutes, type ServedRun } from "../../src/transports/http/routes.ts";
-import { type RunningServer, startServer } from "../../src/transports/http/server.ts";
-import { newClientKey } from "../../src/transports/http/signature.ts";
-import { adapter, clients, toyTrainer } from "../federation/toy.ts";
+import { toyTrainer } from "../federation/toy.ts";
+import { settings, type ToyServer, toyServer } from "./toy-server.ts";
 
-const env = nodeEnv();
-const stops: (() => Promise<void>)[] = [];
+const open: ToyServer[] = [];
 afterEach(async () => {
-  for (const stop of stops.splice(0)) await stop();
+  for (const server of open.splice(0)) await server.close();
 });
 
-function memoryStore(): ClientStore {
-  const blobs = memoryBlobs();
-  let kept: Unsent | undefined;
-  return {
-    blobs,
-    unsent: async () => kept,
-    async keepUnsent(unsent) {
-      kept = unsent;
-    },
-  };
-}
-
-const settings = { initial: adapter(), clients: clients(4), rounds: 3, seed: 5 } as const;
-
-/** The rounds of a federation whose clients come over HTTP. */
-async function overHttp<State extends StateTree>(
-  strategy: Strategy<State>,
-  trainer: () => ClientTrainer = () => toyTrainer(),
-): Promise<{ readonly rounds: Round[]; readonly store: RunStore }> {
-  const store: RunStore = { journal: memoryJournal(), blobs: memoryBlobs() };
-  const identities = await openIdentities({
-    journal: memoryJournal() as Journal<unknown> as Journal<IdentityEvent>,
-    env,
-    operatorToken: "operator",
-  });
-  let hosted: HostedRun | undefined;
-  const served: ServedRun = {
-    id: "toy",
-    hosted: () => hosted,
-    blobs: store.blobs,
-    offers: payloadOffers(env, usualLimits.chunkBytes),
-    described: { run: "toy", job: "{}", base: "pretrained" },
-    join: async () => undefined,
-    waits: () => "waiting for clients",
-  };
-  const server: RunningServer = await startServer({
-    port: 0,
-    env,
-    identities,
-    limits: usualLimits,
-    routes: clientRoutes({
-      runs: new Map([["toy", served]]),
-      identities,
-      limits: usualLimits,
-      env,
-      server: "test",
-    }),
-  });
-  const halt = new AbortController();
-  stops.push(async () => {
-    halt.abort();
-    await server.close();
-  });
-  const loops = settings.clients.map(async ({ id }) => {
-    const connection = await connect({ url: server.url, env, signal: halt.signal });
-    const key = newClientKey();
-    const token = await identities.issueToken(60);
-    const { client } = await connection.ask({
-      method: "POST",
-      path: "/v1/enrol",
-      json: { token, publicKey: key.publicKey, name: id },
-      schema: messages.enrolled,
-    });
-    const signer = { client, key };
-    const transport = httpTransport({
-      connection,
-      signer,
-      run: "toy",
-      base: "pretrained",
-      store: memoryStore(),
-      env,
-    });
-    await serveClients({
-      transport,
-      trainer: trainer(),
-      strategy,
-      initial: settings.initial,
-      signal: halt.signal,
-    });
-  });
-  const rounds: Round[] = [];
-  for await (const round of federate({
-    strategy,
-    ...settings,
-    store,
-    env,
-    host: { graceMs: 2000, open: (run) => (hosted = run) },
-  }))
-    rounds.push(round);
-  await Promise.allSettled(loops);
-  return { rounds, store };
+async function opened(): Promise<ToyServer> {
+  const server = await toyServer();
+  open.push(server);
+  return server;
 }
 
 describe("a federation over HTTP", () => {
@@ -127,10 +27,81 @@ describe("a federation over HTTP", () => {
   ] as const)("ends with the bytes of one in a process: %s", async (_, make) => {
     // A union of strategies of different states; each is used by itself.
     const strategy = make() as Strategy<StateTree>;
-    const { rounds } = await overHttp(strategy);
+    const server = await opened();
+    const loops = settings.clients.map(({ id }) => server.join(id, strategy));
+    const rounds = await server.rounds(strategy);
+    await Promise.allSettled(loops);
     const calm: Round[] = [];
     for await (const round of federate({ strategy, ...settings, trainer: toyTrainer() })) calm.push(round);
     expect(rounds.map(({ state }) => state)).toEqual(calm.map(({ state }) => state));
     expect(rounds.map(({ baseVersion }) => baseVersion)).toEqual(calm.map(({ baseVersion }) => baseVersion));
+  });
+
+  it("a client that is gone in training delays a round that has its quorum by the grace alone", async () => {
+    const server = await opened();
+    const strategy = fedAvg();
+    const gone = new AbortController();
+    let trains: () => void = () => {};
+    const training = new Promise<void>((resolve) => {
+      trains = resolve;
+    });
+    const [lost, ...others] = settings.clients;
+    const stuck = server.join(lost?.id ?? "", strategy, {
+      signal: gone.signal,
+      trainer: {
+        train: (_, { signal }) =>
+          new Promise((_resolve, reject) => {
+            signal.addEventListener("abort", () => reject(signal.reason));
+            trains();
+          }),
+      },
+    });
+    const loops = [stuck, ...others.map(({ id }) => server.join(id, strategy))];
+    let delivered = 0;
+    let fell = 0;
+    let took = 0;
+    const rounds = await server.rounds(strategy, {
+      rounds: 1,
+      onEvent(event) {
+        if (event.type === "update-accepted" && ++delivered === others.length)
+          void training.then(() => {
+            fell = performance.now();
+            gone.abort(new Error("the machine is switched off"));
+          });
+        if (event.type === "round-closed") took = performance.now() - fell;
+      },
+    });
+    await Promise.allSettled(loops);
+    expect(rounds[0]?.accepted.map(({ client }) => client)).toEqual(others.map(({ id }) => id));
+    expect(took).toBeGreaterThan(150);
+    expect(took).toBeLessThan(2200);
+  });
+
+  it("shows no client the update of another", async () => {
+    const server = await opened();
+    const strategy = fedAvg();
+    const loops = settings.clients.map(({ id }) => server.join(id, strategy));
+    await server.rounds(strategy);
+    await Promise.allSettled(loops);
+    const updates = new Set<string>();
+    for await (const { body } of server.store.journal.read(1))
+      if (body.type === "update-accepted") updates.add(body.manifest);
+    expect(updates.size).toBeGreaterThan(4);
+    const blobs = server.routes.find(({ method, path }) => method === "GET" && path.includes("/blobs/"));
+    for (const digest of updates) {
+      const call = {
+        client: "c00",
+        parameters: new Map([
+          ["run", "toy"],
+          ["digest", digest],
+        ]),
+        query: new URLSearchParams(),
+        headers: {},
+        bytes: new Uint8Array(),
+        json: undefined,
+        gone: new AbortController().signal,
+      };
+      await expect(blobs?.handle(call)).rejects.toThrow(/there is no blob/);
+    }
   });
 });

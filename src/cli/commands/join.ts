@@ -1,10 +1,13 @@
 import { hostname } from "node:os";
 import { resolve } from "node:path";
+import { confirm } from "@clack/prompts";
 import { type JoinEvent, joinRun } from "../../job/join.node.ts";
-import { runName } from "../../job/serve.node.ts";
+import { leavingText, readPolicy } from "../../job/policy.node.ts";
+import { runName } from "../../job/served-run.node.ts";
 import { count } from "../../job/units.ts";
 import type { Command } from "../command.ts";
 import { interrupted, usageError } from "../exit.ts";
+import { lines } from "../terminal.ts";
 
 /** `tributary join`. */
 export const join: Command = {
@@ -22,6 +25,9 @@ export const join: Command = {
       description: "where key, unsent update and memory are kept (default: silo)",
     },
     { name: "model", value: "DIR", description: "the base model, where it is not where the job says" },
+    { name: "run", value: "NAME", description: "of a server with several runs the one to take part in" },
+    { name: "policy", value: "FILE", description: "what this silo agrees to (docs/silos.md lists the keys)" },
+    { name: "yes", description: "agree to what leaves without being asked" },
   ],
   examples: [
     ["tributary join http://127.0.0.1:7788 --data mine.jsonl --token TOKEN", "the first time"],
@@ -32,9 +38,9 @@ export const join: Command = {
     if (data === undefined) throw usageError("join: got no --data, expected the file or folder of this silo");
     onInterrupt(() => terminal.err("stopping; run the same command to go on\n"));
     const place = (path: string): string => resolve(terminal.cwd, path);
-    const [token, model] = [flags.get("token"), flags.get("model")];
+    const [token, model, run, policy] = ["token", "model", "run", "policy"].map((name) => flags.get(name));
     const say = (event: JoinEvent): void => {
-      const text = json ? JSON.stringify(event) : line(event);
+      const text = json ? JSON.stringify({ at: new Date().toISOString(), ...event }) : line(event);
       if (text !== undefined) terminal.out(`${text}\n`);
     };
     try {
@@ -45,6 +51,16 @@ export const join: Command = {
         name: runName(flags.get("name") ?? hostname()),
         ...(token !== undefined && { token }),
         ...(model !== undefined && { model: place(model) }),
+        ...(run !== undefined && { run }),
+        ...(policy !== undefined && { policy: await readPolicy(place(policy)) }),
+        async agrees(leaving) {
+          if (!json) terminal.out(lines(leavingText(leaving)));
+          if (flags.has("yes")) return true;
+          if (terminal.interactive) return (await confirm({ message: "May this leave?" })) === true;
+          throw usageError(
+            "join: nobody can be asked here whether this may leave, expected --yes, or a first start on a terminal",
+          );
+        },
         signal,
         onEvent: say,
       });

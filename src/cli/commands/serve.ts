@@ -1,26 +1,45 @@
+import { appendFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { loadJob } from "../../job/load.node.ts";
-import { type ServeEvent, serveJob } from "../../job/serve.node.ts";
+import type { PlacedJob } from "../../job/run.ts";
+import { type LogLine, type ServeEvent, serveJobs } from "../../job/serve.node.ts";
 import type { Command } from "../command.ts";
 import { interrupted, usageError } from "../exit.ts";
 import { numberFlag } from "../number-flag.ts";
-import { measure } from "../progress/format.ts";
+import { duration, measure, shortPath } from "../progress/format.ts";
+import { readVersions } from "./version.ts";
 
 /** `tributary serve`. */
 export const serve: Command = {
   name: "serve",
-  summary: "carry a job as the coordinator of silos on other machines",
-  usage: "JOB --clients N [flags]",
-  arguments: [1, 1],
+  summary: "carry jobs as the coordinator of silos on other machines",
+  usage: "JOB... [flags]",
+  arguments: [1, 64],
   takesJob: true,
   flags: [
-    { name: "clients", value: "N", description: "silos that the run waits for before its first round" },
+    {
+      name: "clients",
+      value: "N",
+      description:
+        "silos that a run waits for before its first round (default: partition.clients of the job)",
+    },
     { name: "host", value: "HOST", description: "address to listen on (default: 127.0.0.1)" },
     { name: "port", value: "N", description: "port (default: 7788; 0 for any free one)" },
     { name: "cert", value: "FILE", description: "TLS certificate in PEM; required off this machine" },
     { name: "key", value: "FILE", description: "its private key in PEM" },
     { name: "plain", description: "plain HTTP off this machine, where a proxy in front ends TLS" },
+    {
+      name: "home",
+      value: "DIR",
+      description: "where the list of silos and the operator's token lie (default: the folder of the run)",
+    },
+    {
+      name: "round-deadline",
+      value: "SECONDS",
+      description:
+        "time after which a round ends with what it has, where the job has no deadline (default: 3600)",
+    },
     {
       name: "grace",
       value: "SECONDS",
@@ -31,38 +50,82 @@ export const serve: Command = {
       value: "SECONDS",
       description: "time without progress after which a silo is given up (default: 60)",
     },
+    {
+      name: "keep-rounds",
+      value: "N",
+      description: "rounds whose updates are kept for verify (default: all)",
+    },
+    { name: "log", value: "FILE", description: "append the log to this file, a JSON object a line" },
   ],
   examples: [
     ["tributary serve job.yaml --clients 3", "wait for three silos on this machine"],
     ["tributary serve job.yaml --clients 3 --host 0.0.0.0 --cert cert.pem --key key.pem", "from anywhere"],
+    ["tributary serve a.yaml b.yaml --home server --log server.jsonl", "two runs with the same silos"],
   ],
-  async run({ positionals: [path = ""], flags, job: typed }, { terminal, signal, json, onInterrupt }) {
-    if (!flags.has("clients")) throw usageError("serve: got no --clients, expected how many silos take part");
-    const { job } = await loadJob({ flags: typed, cwd: terminal.cwd, path });
+  async run({ positionals, flags, job: typed }, { terminal, signal, json, onInterrupt }) {
+    const jobs: PlacedJob[] = [];
+    for (const path of positionals) jobs.push((await loadJob({ flags: typed, cwd: terminal.cwd, path })).job);
     const tls = await certificate(flags, terminal.cwd);
+    const place = (name: string): string | undefined => {
+      const value = flags.get(name);
+      return value === undefined ? undefined : resolve(terminal.cwd, value);
+    };
+    const [home, logFile] = [place("home"), place("log")];
+    if (jobs.length > 1 && home === undefined)
+      throw usageError("serve: got several jobs, expected --home DIR for what their server keeps");
+    const { tributary } = await readVersions();
+    const log = (line: LogLine): void => {
+      const text = `${JSON.stringify(line)}\n`;
+      if (json) terminal.out(text);
+      // Lines keep their order, and are there after a crash of the process.
+      if (logFile !== undefined) appendFileSync(logFile, text, { mode: 0o600 });
+    };
     onInterrupt(() => terminal.err("stopping; run the same command to go on\n"));
     try {
-      await serveJob(job, {
-        clients: numberFlag(flags, "clients", { fallback: 1, minimum: 1, whole: true }),
+      await serveJobs(jobs, {
+        clients: jobs.map((job) => clientsOf(job, flags)),
         port: numberFlag(flags, "port", { fallback: 7788, minimum: 0, maximum: 65_535, whole: true }),
         graceMs: 1000 * numberFlag(flags, "grace", { fallback: 2, minimum: 0 }),
         leaseMs: 1000 * numberFlag(flags, "lease", { fallback: 60, minimum: 1 }),
+        deadlineMs: 1000 * numberFlag(flags, "round-deadline", { fallback: 3600, minimum: 1 }),
         plain: flags.has("plain"),
+        program: `tributary ${tributary}`,
+        ...(flags.has("keep-rounds") && {
+          keepRounds: numberFlag(flags, "keep-rounds", { fallback: 1, minimum: 1, whole: true }),
+        }),
+        ...(home !== undefined && { home }),
         ...(flags.has("host") && { host: flags.get("host") ?? "" }),
         ...(tls && { tls }),
         signal,
-        onEvent: (event) => {
-          const text = json ? JSON.stringify(event) : line(event, job.out);
+        onLog: log,
+        onEvent(event) {
+          const text = json ? undefined : line(event, jobs.length > 1, terminal.cwd);
           if (text !== undefined) terminal.out(`${text}\n`);
         },
       });
+      if (!json)
+        for (const { out } of jobs) terminal.out(`everything is in ${shortPath(out, terminal.cwd)}\n`);
     } catch (error) {
-      if (signal.aborted)
-        throw interrupted(`stopped; everything is kept in ${job.out}, run the same command to go on`);
+      if (signal.aborted) throw interrupted("stopped; everything is kept, run the same command to go on");
       throw error;
     }
   },
 };
+
+/** Held-out measurements in a line; undefined where there are none. */
+function measured(metrics: Readonly<Record<string, number>>): string | undefined {
+  const parts = Object.entries(metrics).map(([name, value]) => `${name} ${measure(name, value)}`);
+  return parts.length === 0 ? undefined : `held-out ${parts.join(", ")}`;
+}
+
+/** The silos of a job, as a flag or the job says. */
+function clientsOf({ name, partition }: PlacedJob, flags: ReadonlyMap<string, string>): number {
+  if (flags.has("clients")) return numberFlag(flags, "clients", { fallback: 1, minimum: 1, whole: true });
+  if ("clients" in partition && typeof partition.clients === "number") return partition.clients;
+  throw usageError(
+    `serve: got no --clients, expected how many silos take part in ${name}, whose partition does not say`,
+  );
+}
 
 async function certificate(
   flags: ReadonlyMap<string, string>,
@@ -76,12 +139,24 @@ async function certificate(
 }
 
 /** What a person reads of an event; nothing of those that say too little. */
-function line(event: ServeEvent, folder: string): string | undefined {
+function line(event: ServeEvent, several: boolean, cwd: string): string | undefined {
+  const text = sentence(event, cwd);
+  return several && text !== undefined && "run" in event ? `${event.run}: ${text}` : text;
+}
+
+function sentence(event: ServeEvent, cwd: string): string | undefined {
   switch (event.type) {
-    case "listening":
-      return `${event.run} at ${event.url}, waiting for ${event.clients} silos; their tokens are in ${folder}/tokens.txt`;
+    case "listening": {
+      const tokens =
+        event.tokens === undefined ? "" : `; their one-time tokens are in ${shortPath(event.tokens, cwd)}`;
+      return `${event.runs.join(", ")} at ${event.url}, for ${event.clients} silos${tokens}`;
+    }
     case "client-joined":
       return `${event.client} has joined (${event.of} of ${event.waitsFor})`;
+    case "resumed":
+      return event.openRound === undefined
+        ? `going on after round ${event.rounds.length}`
+        : `going on in round ${event.openRound}, ${event.kept} updates are already in`;
     case "round-opened":
       return `round ${event.round} is open for ${event.cohort.length} silos, quorum ${event.quorum}`;
     case "update-accepted":
@@ -91,11 +166,15 @@ function line(event: ServeEvent, folder: string): string | undefined {
     case "round-failed":
       return `round ${event.round} failed: ${event.reason}`;
     case "round-committed":
-      return `round ${event.round.number} is done, loss ${measure("loss", event.round.loss)}`;
+      return `round ${event.round.number} is done in ${duration(event.round.seconds)}, loss ${measure("loss", event.round.loss)}`;
+    case "evaluated":
+      return measured(event.metrics) && `round ${event.round}: ${measured(event.metrics)}`;
     case "waiting":
       return event.why;
     case "run-ended":
-      return `done after ${event.rounds} rounds; everything is in ${folder}`;
+      return `done after ${event.rounds} rounds`;
+    case "run-failed":
+      return `stopped: ${event.reason}`;
     default:
       return undefined;
   }

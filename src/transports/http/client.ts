@@ -5,13 +5,15 @@ import type { Digest } from "../../federation/digest.ts";
 import type { Env } from "../../federation/env.ts";
 import {
   type ClientMemory,
-  type Manifest,
+  getManifest,
   openBaseChanges,
   openMemory,
   openPayload,
   putSealed,
+  type Sealed,
   sealMemory,
   sealUpdate,
+  whole,
 } from "../../federation/manifest.ts";
 import type {
   Assignment,
@@ -63,6 +65,15 @@ export interface HttpTransportOptions {
 /** Chunks on their way at one time. */
 const IN_FLIGHT = 4;
 
+/** Bytes per second of the slowest network on which a chunk is not given up. */
+const SLOWEST = 4096;
+
+/** Longest time for a blob whose size is not known. */
+const BLOB_TIMEOUT = 600_000;
+
+/** Tries at something that the network or a server's restart may spoil. */
+const TRIES = 10;
+
 /** Payloads up to this size are held in memory while they arrive; larger ones go to the store, where a restart finds them. */
 const AT_ONCE = 64 * 2 ** 20;
 
@@ -81,9 +92,11 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
   /** A blob of the server, verified. */
   async function fetchBlob(id: Digest): Promise<Uint8Array> {
     for (let tries = 1; ; tries++) {
-      const bytes = await line(() => connection.fetch({ method: "GET", path: `${at}/blobs/${id}`, signer }));
+      const bytes = await line(() =>
+        connection.fetch({ method: "GET", path: `${at}/blobs/${id}`, signer, timeoutMs: BLOB_TIMEOUT }),
+      );
       if ((await digestOf(bytes)) === id) return bytes;
-      if (tries === 3)
+      if (tries === TRIES)
         throw new TributaryError(
           "blob-damaged",
           `blob ${id} arrived damaged ${tries} times; look at the network between here and the server`,
@@ -135,16 +148,15 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
     return { assignment, payload: await payloadOf(payload), chain, ...kept };
   }
 
-  /** Uploads what the server has not, and submits until there is a receipt. */
-  async function deliver(unsent: Unsent): Promise<Receipt> {
+  /** Uploads what the server has not, from memory where it still is, and submits until there is a receipt. */
+  async function deliver(unsent: Unsent, sealed?: Sealed): Promise<Receipt> {
     const { submission } = unsent;
-    const manifest = JSON.parse(
-      new TextDecoder().decode(await store.blobs.get(submission.manifest)),
-    ) as Manifest;
-    let absent = await missing([...new Set([...manifest.chunks, submission.manifest])]);
+    const { chunks } = sealed?.manifest ?? (await getManifest(store.blobs, submission.manifest));
+    const send = (id: Digest): Promise<void> => upload(id, sealed);
+    let absent = await missing([...new Set([...chunks, submission.manifest])]);
     for (;;) {
-      await Promise.all(absent.filter((id) => id !== submission.manifest).map(upload));
-      if (absent.includes(submission.manifest)) await upload(submission.manifest);
+      await Promise.all(absent.filter((id) => id !== submission.manifest).map(send));
+      if (absent.includes(submission.manifest)) await send(submission.manifest);
       const answer: Receipt | Incomplete = await connection.ask({
         method: "POST",
         path: `${at}/submit`,
@@ -177,10 +189,27 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
     return absent;
   }
 
-  const upload = (id: Digest): Promise<void> =>
+  /** Sends one blob, again where it arrived damaged. */
+  const upload = (id: Digest, sealed?: Sealed): Promise<void> =>
     line(async () => {
-      const bytes = await store.blobs.get(id);
-      await connection.fetch({ method: "PUT", path: `${at}/blobs/${id}`, bytes, digest: id, signer });
+      const pieces = sealed?.blobs.get(id);
+      const bytes = pieces ? whole(pieces) : await store.blobs.get(id);
+      const timeoutMs = 60_000 + Math.ceil((1000 * bytes.length) / SLOWEST);
+      for (let tries = 1; ; tries++) {
+        try {
+          await connection.fetch({
+            method: "PUT",
+            path: `${at}/blobs/${id}`,
+            bytes,
+            digest: id,
+            signer,
+            timeoutMs,
+          });
+          return;
+        } catch (error) {
+          if (!hasCode(error, "wrong-digest") || tries === TRIES) throw error;
+        }
+      }
     });
 
   return {
@@ -188,7 +217,7 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
       const end = env.monotonic() + waitMs;
       const left = await store.unsent();
       if (left) await deliver(left);
-      while (!signal.aborted) {
+      for (let spoiled = 0; !signal.aborted; ) {
         const wait = Math.min(
           connection.welcome.limits.waitSeconds,
           Math.max(0, (end - env.monotonic()) / 1000),
@@ -198,9 +227,17 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
           path: `${at}/next?wait=${Math.ceil(wait)}&since=${known}`,
           signer,
           schema: messages.next,
-          timeoutMs: 1000 * (wait + 30),
+          timeoutMs: 1000 * (Math.ceil(wait) + 30),
         });
-        if (answer.kind === "work") return workOf(answer);
+        if (answer.kind === "work") {
+          try {
+            return await workOf(answer);
+          } catch (error) {
+            // A server that has started again offers a payload when it is asked for work.
+            if (!hasCode(error, "no-blob") || ++spoiled === TRIES) throw error;
+            continue;
+          }
+        }
         if (answer.kind === "over") return null;
         onIdle(answer.why);
         if (env.monotonic() >= end) return null;
@@ -223,7 +260,8 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
     async submit({ id }, update) {
       if (current?.id !== id)
         throw new RangeError(`http: assignment ${id} is not the one that this client holds`);
-      return deliver(await keep(current, update));
+      const { unsent, sealed } = await keep(current, update);
+      return deliver(unsent, sealed);
     },
     async fail({ id, round }, { code, message }) {
       await connection.fetch({
@@ -237,7 +275,10 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
   };
 
   /** Makes an update durable here before the first byte of it leaves. */
-  async function keep(assignment: Assignment, update: ClientUpdate): Promise<Unsent> {
+  async function keep(
+    assignment: Assignment,
+    update: ClientUpdate,
+  ): Promise<{ readonly unsent: Unsent; readonly sealed: Sealed }> {
     const { id, run, round, client, state } = assignment;
     const head = { run, round, client } as const;
     const chunkSize = connection.welcome.limits.chunkBytes;
@@ -265,8 +306,12 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
       },
     };
     await store.keepUnsent(unsent);
-    return unsent;
+    return { unsent, sealed };
   }
+}
+
+function hasCode(error: unknown, code: string): boolean {
+  return error instanceof TributaryError && error.code === code;
 }
 
 /** A store for what is read once. */

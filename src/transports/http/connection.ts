@@ -1,6 +1,9 @@
 import type { z } from "zod";
 import { TributaryError } from "../../errors.ts";
+import { joined } from "../../federation/digest.ts";
 import type { Env } from "../../federation/env.ts";
+import { patience } from "./patience.ts";
+import { piecesOf } from "./pieces.ts";
 import { messages, PROTOCOL, type Welcome } from "./protocol.ts";
 import { bodyDigest, type ClientKey, signatureOf } from "./signature.ts";
 
@@ -13,7 +16,36 @@ export interface ConnectionOptions {
   readonly signal: AbortSignal;
   /** Told why nothing goes on, and when it is tried again. */
   readonly onWait?: (why: string, seconds: number) => void;
+  /** Sends one request. Default: signed, by `fetch`. */
+  readonly send?: Send;
 }
+
+/** One request as it leaves. */
+export interface Outgoing {
+  readonly method: "GET" | "POST" | "PUT";
+  /** Path and query. */
+  readonly path: string;
+  readonly body?: Uint8Array;
+  /** SHA-256 of the body, where it is known. */
+  readonly digest?: string;
+  readonly headers: Readonly<Record<string, string>>;
+  /** Who signs, and at which time of the server's clock. */
+  readonly signed?: { readonly signer: Signer; readonly time: number };
+  /** Longest time for the answer. */
+  readonly timeoutMs: number;
+  /** Whoever asks is gone. */
+  readonly signal: AbortSignal;
+}
+
+/** What came back. */
+export interface Answer {
+  readonly status: number;
+  readonly headers: { get(name: string): string | null };
+  readonly body: Uint8Array;
+}
+
+/** Sends one request, once; rejects where there is no answer. */
+export type Send = (request: Outgoing) => Promise<Answer>;
 
 /** Who signs. */
 export interface Signer {
@@ -40,6 +72,8 @@ export interface Ask<T> {
 /** A server, reached again and again until it answers. */
 export interface Connection {
   readonly welcome: Welcome;
+  /** Milliseconds of the server's clock, by that of this machine since they met. */
+  time(): number;
   /** The message that is answered. Waits for a server that is away or busy; throws TributaryError where the request is refused. */
   ask<T>(ask: Ask<T> & { readonly schema: z.ZodType<T> }): Promise<T>;
   /** The bytes that are answered. */
@@ -51,7 +85,7 @@ const MOST_PAUSE = 30_000;
 
 /** Meets a server: checks that both speak one protocol, and takes over its clock and limits. */
 export async function connect(options: ConnectionOptions): Promise<Connection> {
-  const { url, env, signal, onWait = () => {} } = options;
+  const { url, env, signal, onWait = () => {}, send = overFetch(url) } = options;
   let offset = 0;
   let welcome = await hello();
 
@@ -69,35 +103,26 @@ export async function connect(options: ConnectionOptions): Promise<Connection> {
   }
 
   /** One try. */
-  async function attempt({
+  function attempt({
     method,
     path,
     json,
     bytes,
     digest,
     signer,
-    headers,
+    headers = {},
     timeoutMs = 60_000,
-  }: Ask<unknown>): Promise<Response> {
+  }: Ask<unknown>): Promise<Answer> {
     const body = json === undefined ? bytes : new TextEncoder().encode(JSON.stringify(json));
-    const signed = signer && {
-      ...signatureOf(
-        { method, path, body: digest ?? bodyDigest(body ?? new Uint8Array()), client: signer.client },
-        signer.key,
-        env.monotonic() + offset,
-      ),
-    };
-    return fetch(`${url}${path}`, {
+    return send({
       method,
-      // Bodies are not views of shared memory.
-      ...(body && { body: body as Uint8Array<ArrayBuffer> }),
-      headers: {
-        ...(json === undefined ? {} : { "content-type": "application/json" }),
-        ...signed,
-        ...headers,
-      },
-      signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
-      redirect: "error",
+      path,
+      headers: json === undefined ? headers : { "content-type": "application/json", ...headers },
+      ...(body && { body }),
+      ...(digest !== undefined && { digest }),
+      ...(signer && { signed: { signer, time: env.monotonic() + offset } }),
+      timeoutMs,
+      signal,
     });
   }
 
@@ -108,17 +133,16 @@ export async function connect(options: ConnectionOptions): Promise<Connection> {
       let why: string;
       let pause = Math.min(MOST_PAUSE, 250 * 2 ** tries);
       try {
-        const response = await attempt(ask);
-        const body = new Uint8Array(await response.arrayBuffer());
-        if (response.ok) return body;
-        const { code, message } = problemOf(body, response.status);
+        const { status, headers, body } = await attempt(ask);
+        if (status >= 200 && status < 300) return body;
+        const { code, message } = problemOf(body, status);
         if (code === "stale-request" && tries === 0) {
           welcome = await hello();
           continue;
         }
-        if (!passing(response.status)) throw new TributaryError(code, `${url}: ${message}`);
+        if (!passing(status)) throw new TributaryError(code, `${url}: ${message}`);
         why = message;
-        const asked = Number(response.headers.get("retry-after"));
+        const asked = Number(headers.get("retry-after"));
         if (asked > 0) pause = Math.min(MOST_PAUSE, 1000 * asked);
       } catch (error) {
         if (signal.aborted || error instanceof TributaryError) throw error;
@@ -133,8 +157,44 @@ export async function connect(options: ConnectionOptions): Promise<Connection> {
     get welcome() {
       return welcome;
     },
+    time: () => env.monotonic() + offset,
     ask: async (ask) => read(ask.schema, await persist(ask)),
     fetch: persist,
+  };
+}
+
+/** Signs requests and sends them by `fetch`. */
+function overFetch(url: string): Send {
+  return async ({ method, path, body, digest, headers, signed, timeoutMs, signal }) => {
+    const signature =
+      signed &&
+      signatureOf(
+        {
+          method,
+          path,
+          body: digest ?? bodyDigest(body ?? new Uint8Array()),
+          client: signed.signer.client,
+        },
+        signed.signer.key,
+        signed.time,
+      );
+    const waiting = patience(timeoutMs, signal);
+    try {
+      const response = await fetch(`${url}${path}`, {
+        method,
+        // Bodies are not views of shared memory.
+        ...(body && { body: body as Uint8Array<ArrayBuffer> }),
+        headers: { ...headers, ...signature },
+        signal: waiting.signal,
+        redirect: "error",
+      });
+      const pieces: Uint8Array[] = [];
+      if (response.body)
+        for await (const piece of piecesOf(response.body, waiting.signal)) pieces.push(piece);
+      return { status: response.status, headers: response.headers, body: joined(pieces) };
+    } finally {
+      waiting.end();
+    }
   };
 }
 

@@ -1,6 +1,6 @@
-import { type Digest, joined } from "../../federation/digest.ts";
+import type { Digest } from "../../federation/digest.ts";
 import type { Env } from "../../federation/env.ts";
-import { type Sealed, sealPayload } from "../../federation/manifest.ts";
+import { type Sealed, sealPayload, whole } from "../../federation/manifest.ts";
 import type { Payload } from "../../federation/strategy.ts";
 
 /** What the clients of a round receive, held as views of the tensors that the strategy sends. */
@@ -36,7 +36,11 @@ export function payloadOffers({ hash }: Pick<Env, "hash">, chunkSize: number): O
     },
     get(id) {
       const blob = blobs.get(id);
-      return blob && joined(blob.pieces);
+      if (!blob) return undefined;
+      const bytes = whole(blob.pieces);
+      // Every client of the round asks for it: it is put together once.
+      blobs.set(id, { round: blob.round, pieces: [bytes] });
+      return bytes;
     },
   };
 }

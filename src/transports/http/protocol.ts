@@ -121,6 +121,85 @@ export interface Ids {
   readonly ids: readonly string[];
 }
 
+/** Where a run stands. */
+export interface RunStatus {
+  readonly run: string;
+  readonly phase: "gathering" | "collecting" | "aggregating" | "paused" | "stopped" | "failed" | "ended";
+  /** Committed rounds, and those that the job asks for. */
+  readonly rounds: { readonly done: number; readonly of: number };
+  /** The open round. */
+  readonly open?:
+    | {
+        readonly round: number;
+        readonly attempt: number;
+        readonly accepted: number;
+        readonly target: number;
+        readonly quorum: number;
+        readonly elapsedSeconds: number;
+        readonly deadlineSeconds: number | null;
+      }
+    | undefined;
+  /** What it waits for, or why it ended. */
+  readonly why: string;
+  /** Clients that take part, and those that hold a connection. */
+  readonly clients: { readonly joined: number; readonly of: number; readonly here: number };
+  /** Mean training loss of the last round. */
+  readonly loss?: number | undefined;
+  /** Median of the seconds that a round took. */
+  readonly roundSeconds?: number | undefined;
+}
+
+/** Where a server and its runs stand. */
+export interface ServerStatus {
+  readonly server: string;
+  readonly upSeconds: number;
+  readonly runs: readonly RunStatus[];
+}
+
+/** What a server knows of a client. */
+export interface ClientStatus {
+  readonly client: string;
+  readonly here: boolean;
+  /** Seconds since its last request; absent where it has sent none since the server started. */
+  readonly seenSeconds?: number | undefined;
+  /** Why it was removed. */
+  readonly revoked?: string | undefined;
+  /** What it does in each run that it has joined. */
+  readonly runs: readonly {
+    readonly run: string;
+    readonly state: "waiting" | "working" | "delivered" | "dropped" | "not-asked";
+    readonly accepted: number;
+    readonly progress?: Progress | undefined;
+  }[];
+}
+
+/** All clients of a server. */
+export interface ClientList {
+  readonly clients: readonly ClientStatus[];
+}
+
+/** Why an operator removes a client. */
+export interface Removal {
+  readonly reason: string;
+}
+
+/** How many one-time tokens an operator wants, and for how long. */
+export interface TokenOrder {
+  readonly count: number;
+  readonly seconds: number;
+}
+
+/** One-time tokens, each for one client. */
+export interface Tokens {
+  readonly tokens: readonly string[];
+}
+
+/** Whether a server does its work. */
+export interface Health {
+  readonly ok: boolean;
+  readonly problems: readonly string[];
+}
+
 /** What is said of a request that failed. */
 export interface Problem {
   readonly error: { readonly code: string; readonly message: string };
@@ -145,6 +224,27 @@ const assignment = z.strictObject({
   memory: digest.exactOptional(),
 });
 
+const runStatus = z.strictObject({
+  run: name,
+  phase: z.enum(["gathering", "collecting", "aggregating", "paused", "stopped", "failed", "ended"]),
+  rounds: z.strictObject({ done: count, of: count }),
+  open: z
+    .strictObject({
+      round: z.int().min(1),
+      attempt: z.int().min(1),
+      accepted: count,
+      target: count,
+      quorum: count,
+      elapsedSeconds: z.number(),
+      deadlineSeconds: z.number().nullable(),
+    })
+    .exactOptional(),
+  why: z.string(),
+  clients: z.strictObject({ joined: count, of: count, here: count }),
+  loss: z.number().exactOptional(),
+  roundSeconds: z.number().exactOptional(),
+});
+
 /** The form of every message: what does not fit is refused before anything is done with it. */
 export const messages: {
   readonly welcome: z.ZodType<Welcome>;
@@ -161,6 +261,13 @@ export const messages: {
   readonly ids: z.ZodType<Ids>;
   readonly manifest: z.ZodType<Manifest>;
   readonly problem: z.ZodType<Problem>;
+  readonly serverStatus: z.ZodType<ServerStatus>;
+  readonly runStatus: z.ZodType<RunStatus>;
+  readonly clientList: z.ZodType<ClientList>;
+  readonly removal: z.ZodType<Removal>;
+  readonly tokenOrder: z.ZodType<TokenOrder>;
+  readonly tokens: z.ZodType<Tokens>;
+  readonly health: z.ZodType<Health>;
 } = {
   welcome: z.strictObject({
     server: z.string(),
@@ -235,6 +342,30 @@ export const messages: {
     versions: z.record(z.string().max(64), z.string().max(64)),
   }),
   problem: z.strictObject({ error: z.strictObject({ code: z.string(), message: z.string() }) }),
+  runStatus,
+  serverStatus: z.strictObject({ server: z.string(), upSeconds: z.number(), runs: z.array(runStatus) }),
+  clientList: z.strictObject({
+    clients: z.array(
+      z.strictObject({
+        client: name,
+        here: z.boolean(),
+        seenSeconds: z.number().exactOptional(),
+        revoked: z.string().exactOptional(),
+        runs: z.array(
+          z.strictObject({
+            run: name,
+            state: z.enum(["waiting", "working", "delivered", "dropped", "not-asked"]),
+            accepted: count,
+            progress: progress.exactOptional(),
+          }),
+        ),
+      }),
+    ),
+  }),
+  removal: z.strictObject({ reason: z.string().min(1).max(2000) }),
+  tokenOrder: z.strictObject({ count: z.int().min(1).max(10_000), seconds: z.int().min(1) }),
+  tokens: z.strictObject({ tokens: z.array(z.string()) }),
+  health: z.strictObject({ ok: z.boolean(), problems: z.array(z.string()) }),
 };
 
 /** The headers of a signed request. */

@@ -16,11 +16,14 @@ export interface Call {
   readonly gone: AbortSignal;
 }
 
-/** What is answered: a message, or bytes, or neither. */
+/** What is answered: a message, or bytes, or text, or events as they happen, or nothing. */
 export interface Reply {
   readonly status: number;
   readonly json?: unknown;
   readonly bytes?: Uint8Array;
+  readonly text?: string;
+  /** Server-sent events; the connection stays open until they end. */
+  readonly events?: AsyncIterable<string>;
   readonly headers?: Readonly<Record<string, string>>;
 }
 
@@ -41,8 +44,8 @@ export interface Route {
         parse(bytes: Uint8Array): unknown;
       }
     | { readonly kind: "bytes"; readonly limit: number };
-  /** The form of the answer, where it is a message. */
-  readonly answer?: z.ZodType;
+  /** The form of the answer where it is a message, or its media type. */
+  readonly answer?: z.ZodType | string;
   handle(call: Call): Promise<Reply>;
 }
 

@@ -1,13 +1,11 @@
 import { TributaryError } from "../../errors.ts";
-import type { BlobStore } from "../../federation/blob-store.ts";
 import type { Digest } from "../../federation/digest.ts";
 import type { Env } from "../../federation/env.ts";
 import type { HostedRun } from "../../federation/federate.ts";
 import type { AssignmentRef } from "../../federation/message.ts";
 import type { Identities } from "./identities.ts";
-import type { Offers } from "./offers.ts";
+import type { Presence } from "./presence.ts";
 import {
-  type Described,
   type Enrolment,
   type Failure,
   type Heartbeat,
@@ -23,27 +21,14 @@ import {
 } from "./protocol.ts";
 import { Refused } from "./refusal.ts";
 import { type Call, jsonBody, parseMessage, type Reply, type Route } from "./route.ts";
+import { runNamed, type ServedRun } from "./served-run.ts";
 import { turnstile } from "./turnstile.ts";
-
-/** A run that a server carries. */
-export interface ServedRun {
-  readonly id: string;
-  /** The run; undefined while it waits for its clients. */
-  hosted(): HostedRun | undefined;
-  readonly blobs: BlobStore;
-  readonly offers: Offers;
-  /** The run as clients have to know it. */
-  readonly described: Described;
-  /** Lets a client in, or back in. Throws `Refused` where the run has no place for it. */
-  join(client: string, joining: Joining): Promise<void>;
-  /** Why there is no work for a client now. */
-  waits(client: string): string;
-}
 
 /** What the routes of clients work on. */
 export interface ClientRoutesOptions {
   readonly runs: ReadonlyMap<string, ServedRun>;
   readonly identities: Identities;
+  readonly presence: Presence;
   readonly limits: WireLimits;
   readonly env: Env;
   /** Name and version of the program. */
@@ -53,18 +38,23 @@ export interface ClientRoutesOptions {
 /** Updates that are read and checked at one time. */
 const INTAKES = 4;
 
+/** Milliseconds between two signs of life on a connection that is kept open; proxies cut what is silent for a minute. */
+const PULSE = 10_000;
+
 /** The routes of clients. */
-export function clientRoutes({ runs, identities, limits, env, server }: ClientRoutesOptions): Route[] {
+export function clientRoutes({
+  runs,
+  identities,
+  presence,
+  limits,
+  env,
+  server,
+}: ClientRoutesOptions): Route[] {
   const intake = turnstile(INTAKES);
+  const published = new Map<string, Promise<{ readonly rounds: number; readonly ids: Set<Digest> }>>();
   const { messageBytes, chunkBytes, manifestBytes, waitSeconds } = limits;
 
-  function runOf({ parameters }: Call): ServedRun {
-    const id = parameters.get("run") ?? "";
-    const run = runs.get(id);
-    if (run) return run;
-    const names = [...runs.keys()].join(", ") || "none";
-    throw new Refused(404, "unknown-run", `there is no run ${id} here; the runs are: ${names}`);
-  }
+  const runOf = (call: Call): ServedRun => runNamed(runs, call);
 
   function open(call: Call): {
     readonly run: ServedRun;
@@ -73,11 +63,12 @@ export function clientRoutes({ runs, identities, limits, env, server }: ClientRo
   } {
     const run = runOf(call);
     const hosted = run.hosted();
-    if (!hosted) throw new Refused(409, "run-waits", run.waits(call.client ?? ""));
+    // A coordinator that starts again listens before it has read its journal: its clients are asked to wait.
+    if (!hosted) throw new Refused(503, "run-waits", run.status().why, 1);
     return { run, hosted, client: call.client ?? "" };
   }
 
-  return [
+  const routes: Route[] = [
     {
       method: "GET",
       path: "/v1/hello",
@@ -145,6 +136,17 @@ export function clientRoutes({ runs, identities, limits, env, server }: ClientRo
           status: 200,
           json: await nextFor(run, client, wait, Number(call.query.get("since") ?? 0), call.gone),
         };
+      },
+    },
+    {
+      method: "GET",
+      path: "/v1/runs/{run}/live",
+      summary:
+        "A connection that a client keeps open while it takes part: a round learns from its end that it is gone.",
+      who: "client",
+      answer: "text/event-stream",
+      async handle(call) {
+        return { status: 200, events: live(runOf(call), call.client ?? "", call.gone) };
       },
     },
     {
@@ -233,6 +235,13 @@ export function clientRoutes({ runs, identities, limits, env, server }: ClientRo
       }),
     ),
   ];
+  return routes.map((route) => ({
+    ...route,
+    handle(call) {
+      if (call.client !== undefined) presence.hear(call.client);
+      return route.handle(call);
+    },
+  }));
 
   async function nextFor(
     run: ServedRun,
@@ -244,7 +253,7 @@ export function clientRoutes({ runs, identities, limits, env, server }: ClientRo
     const hosted = run.hosted();
     if (!hosted) {
       await env.sleep(1000 * Math.min(wait, 1), gone).catch(() => undefined);
-      return { kind: "none", why: run.waits(client) };
+      return { kind: "none", why: run.status().why };
     }
     const { door, state } = hosted;
     const over = endOf(hosted);
@@ -253,10 +262,24 @@ export function clientRoutes({ runs, identities, limits, env, server }: ClientRo
       throw new Refused(403, "revoked", "an operator has taken this client out of the run");
     door.note(client, "here");
     const work = await door.next({ client, waitMs: 1000 * wait, signal: gone });
-    if (!work) return endOf(hosted) ?? { kind: "none", why: run.waits(client) };
+    if (gone.aborted && !presence.isHere(client)) door.note(client, "away");
+    if (!work) return endOf(hosted) ?? { kind: "none", why: run.status().why };
     const { assignment, payload } = work;
     const digest = await run.offers.offer(assignment.run, assignment.round, payload);
     return { kind: "work", assignment, payload: digest, bases: state().bases.slice(since) };
+  }
+
+  async function* live(run: ServedRun, client: string, gone: AbortSignal): AsyncGenerator<string> {
+    const leave = presence.enter(client);
+    try {
+      while (!gone.aborted) {
+        run.hosted()?.door.note(client, "here");
+        yield ": here\n\n";
+        await env.sleep(PULSE, gone).catch(() => undefined);
+      }
+    } finally {
+      if (leave()) run.hosted()?.door.note(client, "away");
+    }
   }
 
   async function submit(
@@ -285,12 +308,30 @@ export function clientRoutes({ runs, identities, limits, env, server }: ClientRo
     });
   }
 
-  async function blobOf({ offers, blobs }: ServedRun, id: Digest): Promise<Uint8Array> {
-    const offered = offers.get(id);
+  /** What clients may read: what they are offered, and the changes of the base. Updates of others are none of it. */
+  async function blobOf(run: ServedRun, id: Digest): Promise<Uint8Array> {
+    const offered = run.offers.get(id);
     if (offered) return offered;
-    if ((await blobs.missing([id])).length > 0)
-      throw new Refused(404, "no-blob", `there is no blob ${id} here`);
-    return blobs.get(id);
+    if (!(await isOfBase(run, id))) throw new Refused(404, "no-blob", `there is no blob ${id} here`);
+    return run.blobs.get(id);
+  }
+
+  /** Whether a blob belongs to the changes of a run's base; their manifests are read once. */
+  async function isOfBase({ id: run, hosted, blobs }: ServedRun, id: Digest): Promise<boolean> {
+    const reading = (published.get(run) ?? Promise.resolve({ rounds: 0, ids: new Set<Digest>() })).then(
+      async ({ rounds, ids }) => {
+        const bases = hosted()?.state().bases ?? [];
+        for (const { changes } of bases.slice(rounds)) {
+          if (!changes) continue;
+          const { chunks } = parseMessage(messages.manifest, await blobs.get(changes));
+          for (const one of [changes, ...chunks]) ids.add(one);
+        }
+        return { rounds: bases.length, ids };
+      },
+    );
+    published.set(run, reading);
+    reading.catch(() => published.delete(run));
+    return (await reading).ids.has(id);
   }
 }
 

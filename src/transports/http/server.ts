@@ -1,11 +1,12 @@
 import type { KeyObject } from "node:crypto";
+import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { createServer as createSecureServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { TributaryError } from "../../errors.ts";
 import type { Env } from "../../federation/env.ts";
 import type { Identities } from "./identities.ts";
-import { nonceBook } from "./nonces.ts";
+import { type NonceBook, nonceBook } from "./nonces.ts";
 import { type Problem, signatureHeaders, type WireLimits } from "./protocol.ts";
 import { Refused } from "./refusal.ts";
 import { type Call, findRoute, type Reply, type Route } from "./route.ts";
@@ -31,6 +32,10 @@ export interface ServerOptions extends ListenOptions {
   readonly env: Env;
   /** Called for each answered request; for logs and metrics. */
   onAnswer?(answered: Answered): void;
+  /** Called with what was thrown inside and is not told to clients. */
+  onError?(error: unknown, route: string): void;
+  /** Most connections at one time. Default: 10,000. */
+  readonly connections?: number;
 }
 
 /** A request that has its answer. */
@@ -41,6 +46,9 @@ export interface Answered {
   readonly status: number;
   readonly code?: string;
   readonly client?: string;
+  /** Bytes of the bodies. */
+  readonly bytesIn: number;
+  readonly bytesOut: number;
   readonly ms: number;
 }
 
@@ -72,8 +80,15 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const { host = "127.0.0.1", port, tls } = options;
   assertEncrypted(options);
   const nonces = nonceBook(options.env, 2 * TOLERANCE);
+  const underWay = new Set<AbortController>();
   const listener = (request: IncomingMessage, response: ServerResponse): void => {
-    void answer(request, response, options, nonces);
+    const gone = new AbortController();
+    underWay.add(gone);
+    response.on("close", () => {
+      underWay.delete(gone);
+      gone.abort(new Error("the connection is closed"));
+    });
+    void answer(request, response, { ...options, nonces, gone: gone.signal });
   };
   const timeouts = { connectionsCheckingInterval: 500, headersTimeout: 10_000, requestTimeout: 120_000 };
   const server: Server = tls
@@ -81,6 +96,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     : createServer(timeouts, listener);
   server.keepAliveTimeout = 65_000;
   server.maxHeadersCount = 64;
+  server.maxConnections = options.connections ?? 10_000;
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
     server.listen(port, host, () => {
@@ -95,44 +111,56 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());
+        // Whoever waits for work or events is answered now.
+        for (const waiting of underWay) waiting.abort(new Error("the server is closing"));
         server.closeIdleConnections();
         setTimeout(() => server.closeAllConnections(), 2000).unref();
       }),
   };
 }
 
-async function answer(
-  request: IncomingMessage,
-  response: ServerResponse,
-  options: ServerOptions,
-  nonces: ReturnType<typeof nonceBook>,
-): Promise<void> {
-  const { env, onAnswer } = options;
+/** What every request is answered with. */
+interface Answering extends ServerOptions {
+  readonly nonces: NonceBook;
+  /** Aborted when whoever asked is gone, or the server closes. */
+  readonly gone: AbortSignal;
+}
+
+async function answer(request: IncomingMessage, response: ServerResponse, options: Answering): Promise<void> {
+  const { env, onAnswer, onError } = options;
   const began = env.monotonic();
-  const gone = new AbortController();
-  response.on("close", () => gone.abort(new Error("the connection is closed")));
+  let bytesIn = 0;
+  let bytesOut = 0;
   let route = "";
   let client: string | undefined;
   let code: string | undefined;
   try {
     const found = findRoute(options.routes, request.method ?? "", request.url ?? "");
     route = found.route.path;
-    const call = await checkedCall(request, found, options, nonces, gone.signal);
+    const call = await checkedCall(request, found, options);
     client = call.client;
-    await send(response, await found.route.handle(call));
+    bytesIn = call.bytes.length;
+    bytesOut = await send(response, await found.route.handle(call), options.gone);
   } catch (error) {
     const refused = error instanceof Refused ? error : unexpected(error);
+    if (refused !== error) onError?.(error, route);
     code = refused.code;
     const problem: Problem = { error: { code: refused.code, message: refused.message } };
     const headers = refused.retryAfter === undefined ? {} : { "retry-after": String(refused.retryAfter) };
     // A body that is not wanted is not read: the connection ends with the answer.
     const unread = request.readableEnded ? {} : { connection: "close" };
-    await send(response, { status: refused.status, json: problem, headers: { ...headers, ...unread } });
+    bytesOut = await send(
+      response,
+      { status: refused.status, json: problem, headers: { ...headers, ...unread } },
+      options.gone,
+    );
   }
   onAnswer?.({
     method: request.method ?? "",
     route,
     status: response.statusCode,
+    bytesIn,
+    bytesOut,
     ms: env.monotonic() - began,
     ...(client !== undefined && { client }),
     ...(code !== undefined && { code }),
@@ -143,10 +171,9 @@ async function answer(
 async function checkedCall(
   request: IncomingMessage,
   { route, parameters, query }: ReturnType<typeof findRoute>,
-  { identities, env }: ServerOptions,
-  nonces: ReturnType<typeof nonceBook>,
-  gone: AbortSignal,
+  { identities, env, nonces, gone }: Answering,
 ): Promise<Call> {
+  if (route.who === "operator") identities.assertOperator(request.headers.authorization);
   const limit = route.body?.limit ?? 0;
   const declared = Number(request.headers["content-length"] ?? 0);
   if (!(declared <= limit)) throw tooLarge(declared, limit);
@@ -159,7 +186,6 @@ async function checkedCall(
   }
   const bytes = limit > 0 ? await readBody(request, limit) : new Uint8Array();
   const client = route.who === "client" ? authenticate(bodyDigest(bytes)) : undefined;
-  if (route.who === "operator") identities.assertOperator(request.headers.authorization);
   const json = route.body?.kind === "json" ? route.body.parse(bytes) : undefined;
   return { ...common, bytes, json, ...(client !== undefined && { client }) };
 
@@ -208,14 +234,25 @@ function tooLarge(got: number, limit: number): Refused {
   return new Refused(413, "too-large", `the body has ${got} bytes or more, the limit here is ${limit}`);
 }
 
-async function send(response: ServerResponse, { status, json, bytes, headers = {} }: Reply): Promise<void> {
-  if (response.destroyed || response.headersSent) return;
-  const body = json === undefined ? bytes : Buffer.from(JSON.stringify(json));
-  const type = json === undefined ? "application/octet-stream" : "application/json";
+/** Sends an answer; the number of bytes of its body. */
+async function send(response: ServerResponse, reply: Reply, gone: AbortSignal): Promise<number> {
+  const { status, json, bytes, text, events, headers = {} } = reply;
+  if (response.destroyed || response.headersSent) return 0;
+  const common = { "cache-control": "no-store", "x-content-type-options": "nosniff" };
+  if (events) {
+    response.writeHead(status, {
+      ...common,
+      "content-type": "text/event-stream",
+      "x-accel-buffering": "no",
+      ...headers,
+    });
+    return sendEvents(response, events, gone);
+  }
+  const written = json === undefined ? text : JSON.stringify(json);
+  const body = written === undefined ? bytes : Buffer.from(written);
   response.writeHead(status, {
-    "content-type": type,
-    "cache-control": "no-store",
-    "x-content-type-options": "nosniff",
+    ...common,
+    "content-type": json === undefined ? "application/octet-stream" : "application/json",
     ...(body === undefined ? {} : { "content-length": body.length }),
     ...headers,
   });
@@ -223,6 +260,24 @@ async function send(response: ServerResponse, { status, json, bytes, headers = {
     response.once("close", resolve);
     response.end(body ?? "", () => resolve());
   });
+  return body?.length ?? 0;
+}
+
+/** Sends events as fast as whoever listens takes them. */
+async function sendEvents(
+  response: ServerResponse,
+  events: AsyncIterable<string>,
+  gone: AbortSignal,
+): Promise<number> {
+  let sent = 0;
+  response.flushHeaders();
+  for await (const piece of events) {
+    if (gone.aborted) break;
+    sent += piece.length;
+    if (!response.write(piece)) await once(response, "drain", { signal: gone }).catch(() => undefined);
+  }
+  response.end();
+  return sent;
 }
 
 /** What was thrown inside: stores that are full say so and ask for another try, anything else is told to the log alone. */

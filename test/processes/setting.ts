@@ -1,0 +1,107 @@
+import type { ClientTrainer } from "../../src/federation/client.ts";
+import type { Digest } from "../../src/federation/digest.ts";
+import type { FederatedClient } from "../../src/federation/door.ts";
+import { type FederateOptions, federate } from "../../src/federation/federate.ts";
+import { fedAvg } from "../../src/strategies/fedavg.ts";
+import type { Params } from "../../src/tensor/params.ts";
+import { stream } from "../../src/tensor/random.ts";
+import { float32 } from "../../src/tensor/tensor.ts";
+
+/** A federation of clients that do not train, as plain data: the programs of a test and the test itself read it. */
+export interface Setting {
+  readonly clients: number;
+  readonly rounds: number;
+  /** Values of each tensor of the adapter. */
+  readonly length: number;
+  readonly tensors: number;
+  readonly seed: number;
+  /** Default: all clients. */
+  readonly quorum?: number;
+  /** 0 folds every update as it arrives. Default: keeps them all. */
+  readonly updateMemory?: number;
+  /** Share of the clients that a round asks. Default: 1. */
+  readonly participation?: number;
+  /** Milliseconds that a client works, in ten steps. Default: 0. */
+  readonly workMs?: number;
+  /** Touches a few values of each tensor only, for measurements of what is not training. */
+  readonly light?: boolean;
+}
+
+/** Bytes of the tensors of one update. */
+export function updateBytes({ length, tensors }: Setting): number {
+  return 4 * length * tensors;
+}
+
+/** The adapter before round 1. */
+export function initialOf({ length, tensors, seed, light = false }: Setting): Params {
+  return new Map(
+    Array.from({ length: tensors }, (_, i) => {
+      const values = new Float32Array(length).fill(0.5);
+      if (!light) stream({ seed, purpose: `tensor ${i}` }).fillNormal(values, 0, 1);
+      return [`m${i}.lora_A.weight`, float32([length], values)];
+    }),
+  );
+}
+
+/** Clients c000, c001, … with 3, 4, … examples. */
+export function clientsOf({ clients }: Setting): FederatedClient[] {
+  return Array.from({ length: clients }, (_, i) => ({
+    id: `c${String(i).padStart(3, "0")}`,
+    rank: 1,
+    scaling: 1,
+    numExamples: 3 + i,
+  }));
+}
+
+/** Adds noise keyed by (seed, round, client) to every value. */
+export function noiseTrainer({ clients, workMs = 0, light = false }: Setting): ClientTrainer {
+  return {
+    async train({ assignment: { client, round, context }, half }, { signal, onProgress }) {
+      for (let step = 0; workMs > 0 && step < 10; step++) {
+        signal.throwIfAborted();
+        onProgress({ step, steps: 10 });
+        await new Promise((resolve) => setTimeout(resolve, workMs / 10));
+      }
+      signal.throwIfAborted();
+      const params = new Map<string, ReturnType<typeof float32>>();
+      for (const [name, { shape, data }] of half.start.params) {
+        const values = new Float32Array(data as Float32Array);
+        const noise = new Float32Array(light ? Math.min(16, data.length) : data.length);
+        stream({ seed: context.seed, round, client, purpose: `noise ${name}` }).fillNormal(noise, 0, 0.1);
+        for (let i = 0; i < noise.length; i++) values[i] = (values[i] ?? 0) + (noise[i] ?? 0);
+        params.set(name, float32(shape, values));
+      }
+      const numExamples = 3 + Number(client.slice(1));
+      return { params, numExamples, steps: 10, learningRate: 1, loss: clients / round };
+    },
+  };
+}
+
+/** What coordinators of this setting share, in whatever process they run. */
+export function federationOf(
+  setting: Setting,
+): Pick<
+  FederateOptions<Params>,
+  "strategy" | "initial" | "clients" | "rounds" | "seed" | "quorum" | "participation" | "updateMemory"
+> {
+  const { rounds, seed, clients, participation = 1, updateMemory } = setting;
+  const { quorum = Math.max(1, Math.round(participation * clients)) } = setting;
+  return {
+    strategy: fedAvg(),
+    initial: initialOf(setting),
+    clients: clientsOf(setting),
+    rounds,
+    seed,
+    quorum,
+    participation,
+    ...(updateMemory !== undefined && { updateMemory }),
+  };
+}
+
+/** The states of all rounds where nothing fails and nothing travels: one process, no store, no wire. */
+export async function faultFree(setting: Setting): Promise<Digest[]> {
+  const states: Digest[] = [];
+  const trainer = noiseTrainer({ ...setting, workMs: 0 });
+  for await (const { state } of federate({ ...federationOf(setting), trainer })) states.push(state);
+  return states;
+}
