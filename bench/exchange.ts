@@ -45,14 +45,16 @@ export async function benchExchange({ quick = false, only, onFigures }: Exchange
       ...(FLOWER[what] !== undefined && { flower: FLOWER[what] }),
     });
   const bytes = quick ? 1_000_000 : 16_800_000;
+  const small = quick ? 50_000 : 1_000_000;
   const many = quick ? 20 : 1000;
   const measurements: Readonly<
     Record<string, () => Promise<Record<string, number | string | readonly number[]>>>
   > = {
     "one tensor": () => rounds(toy, flat({ clients: quick ? 2 : 10, bytes, tensors: 1 }), quick ? 2 : 10),
     "128 tensors": () => rounds(toy, flat({ clients: quick ? 2 : 10, bytes, tensors: 128 }), quick ? 2 : 10),
-    "many clients": () =>
-      rounds(toy, flat({ clients: many, bytes: quick ? 50_000 : 1_000_000, tensors: 1 }), 2),
+    "ten clients": () => rounds(toy, flat({ clients: 10, bytes: small, tensors: 1 }), 2),
+    "a hundred clients": () => rounds(toy, flat({ clients: many / 10, bytes: small, tensors: 1 }), 2),
+    "many clients": () => rounds(toy, flat({ clients: many, bytes: small, tensors: 1 }), 2),
     upload: () => upload({ toy, own }, quick ? 64 * 2 ** 20 : 4 * 2 ** 30),
     recovery: () => recovery(toy, many),
     idle: () => idle({ toy, own }, quick ? 100 : 4000),

@@ -537,9 +537,12 @@ export function openDoor<State extends StateTree>({
       }
       const current: Collection<State> = { ...unfolded, fold, turn: 0 };
       // Open leases of clients elsewhere are renewed in full: they may be at work.
+      // Whether they are is told by their lease: those of before are not known to be away.
       if (remote)
-        for (const [client, { assignment }] of open.leases)
+        for (const [client, { assignment }] of open.leases) {
           current.inHand.set(client, { id: assignment, seen: env.monotonic() });
+          if (!away.has(client)) here.add(client);
+        }
       collection = current;
       wake();
       const stop = new AbortController();

@@ -9,6 +9,8 @@ export interface Env {
   wall(): number;
   /** Resolves after `ms`; rejects with the signal's reason when it aborts. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
+  /** Resolves when what has arrived so far is taken up; what waits for a commit until then shares it. Default: at once. */
+  turn?(): Promise<void>;
 }
 
 /** The clocks, timers and SHA-256 that every platform has. */

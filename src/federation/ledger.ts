@@ -40,7 +40,7 @@ export async function openLedger({
   let flushing: Promise<void> | undefined;
 
   async function flush(target: Journal): Promise<void> {
-    await Promise.resolve();
+    await env.turn?.();
     while (queue.length > 0) {
       const bodies = queue;
       queue = [];

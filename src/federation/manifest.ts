@@ -1,6 +1,6 @@
 import { TributaryError } from "../errors.ts";
 import type { ByteSource } from "../formats/byte-source.ts";
-import { parseSafetensors, safetensorsPieces } from "../formats/safetensors.ts";
+import { openSafetensors, readTensors, safetensorsPieces } from "../formats/safetensors.ts";
 import type { Params } from "../tensor/params.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { BlobStore } from "./blob-store.ts";
@@ -144,14 +144,30 @@ export async function getManifest(store: BlobStore, digest: Digest): Promise<Man
 
 /** The stream that a manifest names, read by range. The chunks of the last range are kept: ranges in order read each once. */
 export function streamOf(store: BlobStore, { bytes, chunkSize, chunks }: Manifest): ByteSource {
+  if (chunks.length !== Math.ceil(bytes / chunkSize))
+    throw new TributaryError(
+      "blob-damaged",
+      `a manifest lists ${chunks.length} chunks of ${chunkSize} bytes for ${bytes} bytes`,
+    );
   let kept = new Map<number, Uint8Array>();
+
+  async function chunkAt(place: number): Promise<Uint8Array> {
+    const chunk = await store.get(chunks[place] ?? "");
+    const expected = Math.min(chunkSize, bytes - place * chunkSize);
+    if (chunk.length === expected) return chunk;
+    throw new TributaryError(
+      "blob-damaged",
+      `chunk ${place} of ${chunks.length} has ${chunk.length} bytes, its manifest declares ${expected}`,
+    );
+  }
+
   return {
     size: bytes,
     async read(start, end) {
       const used = new Map<number, Uint8Array>();
       const range = new Uint8Array(end - start);
       for (let place = Math.floor(start / chunkSize); place * chunkSize < end; place++) {
-        const chunk = kept.get(place) ?? (await store.get(chunks[place] ?? ""));
+        const chunk = kept.get(place) ?? (await chunkAt(place));
         used.set(place, chunk);
         const from = place * chunkSize; // of the chunk, in the stream
         const part = chunk.subarray(Math.max(start - from, 0), end - from);
@@ -169,21 +185,9 @@ export async function open(
   digest: Digest,
 ): Promise<{ readonly params: Params; readonly json: Json | undefined; readonly manifest: Manifest }> {
   const manifest = await getManifest(store, digest);
-  const stream = new Uint8Array(manifest.bytes);
-  let at = 0;
-  for (const id of manifest.chunks) {
-    const chunk = await store.get(id);
-    if (at + chunk.length > stream.length) break;
-    stream.set(chunk, at);
-    at += chunk.length;
-  }
-  if (at !== stream.length) {
-    throw new TributaryError(
-      "blob-damaged",
-      `manifest ${digest}: its chunks hold ${at} bytes, it declares ${stream.length}`,
-    );
-  }
-  const { params, metadata } = parseSafetensors(stream);
+  const file = await openSafetensors(streamOf(store, manifest), `manifest ${digest}`);
+  const params = await readTensors(file);
+  const { metadata } = file;
   const text = metadata.get("json");
   return { params, json: text === undefined ? undefined : (JSON.parse(text) as Json), manifest };
 }

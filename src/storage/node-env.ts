@@ -5,6 +5,7 @@ import { type Env, systemEnv } from "../federation/env.ts";
 export function nodeEnv(): Env {
   return {
     ...systemEnv(),
+    turn: () => new Promise((resolve) => setImmediate(resolve)),
     hash(pieces) {
       const [only] = pieces;
       if (pieces.length === 1 && only) return hashOne("sha256", only, "hex");

@@ -7,6 +7,8 @@ it("every measurement of an exchange runs, at small sizes", async () => {
   expect(rows.map(({ what }) => what)).toEqual([
     "one tensor",
     "128 tensors",
+    "ten clients",
+    "a hundred clients",
     "many clients",
     "upload",
     "recovery",

@@ -1,6 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import type { ClientTrainer } from "../../src/federation/client.ts";
 import { fedAvg } from "../../src/strategies/fedavg.ts";
 import { operatorOf } from "../../src/transports/http/operator.ts";
+import { toyTrainer } from "../federation/toy.ts";
 import { settings, type ToyServer, toyServer } from "./toy-server.ts";
 
 let server: ToyServer;
@@ -40,19 +42,28 @@ describe("operators", () => {
 
   it("pause a run: no round opens until it is resumed, and it ends with the bytes of one that was not paused", async () => {
     const strategy = fedAvg();
-    const loops = settings.clients.map(({ id }) => server.join(id, strategy));
-    let paused = false;
+    let release: () => void = () => {};
+    const paused = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    // Clients at work may deliver: one of them works until the run is paused.
+    const slow: ClientTrainer = {
+      async train(task, options) {
+        if (task.assignment.round === 2) await paused;
+        return toyTrainer().train(task, options);
+      },
+    };
+    const loops = settings.clients.map(({ id }, i) =>
+      server.join(id, strategy, i === 0 ? { trainer: slow } : {}),
+    );
     const made = server.rounds(strategy, {
       onEvent(event) {
-        if (event.type !== "round-committed" || event.round.number !== 1) return;
-        void operator()
-          .hold("toy", "pause")
-          .then(() => {
-            paused = true;
-          });
+        if (event.type === "round-opened" && event.round === 2)
+          void operator().hold("toy", "pause").then(release);
       },
     });
-    await until(() => paused && server.hosted()?.state().open === undefined);
+    await paused;
+    await until(() => server.hosted()?.state().rounds.length === 2);
     const at = server.hosted()?.state().rounds.length;
     expect((await operator().status()).runs[0]?.phase).toBe("paused");
     await new Promise((resolve) => setTimeout(resolve, 300));

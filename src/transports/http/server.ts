@@ -11,6 +11,7 @@ import { type Problem, signatureHeaders, type WireLimits } from "./protocol.ts";
 import { Refused } from "./refusal.ts";
 import { type Call, findRoute, type Reply, type Route } from "./route.ts";
 import { bodyDigest, isSignedBy } from "./signature.ts";
+import { turnstile } from "./turnstile.ts";
 
 /** Where and how a server listens. */
 export interface ListenOptions {
@@ -59,6 +60,9 @@ export interface RunningServer {
   close(): Promise<void>;
 }
 
+/** Chunks that are taken in at one time: a bound of memory that does not grow with the clients. */
+const BODIES = 32;
+
 /** Seconds that a request's time may differ from the server's clock. */
 const TOLERANCE = 300;
 
@@ -80,6 +84,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const { host = "127.0.0.1", port, tls } = options;
   assertEncrypted(options);
   const nonces = nonceBook(options.env, 2 * TOLERANCE);
+  const bodies = turnstile(BODIES);
   const underWay = new Set<AbortController>();
   const listener = (request: IncomingMessage, response: ServerResponse): void => {
     const gone = new AbortController();
@@ -88,9 +93,9 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       underWay.delete(gone);
       gone.abort(new Error("the connection is closed"));
     });
-    void answer(request, response, { ...options, nonces, gone: gone.signal });
+    void answer(request, response, { ...options, nonces, bodies, gone: gone.signal });
   };
-  const timeouts = { connectionsCheckingInterval: 500, headersTimeout: 10_000, requestTimeout: 120_000 };
+  const timeouts = { connectionsCheckingInterval: 500, headersTimeout: 10_000, requestTimeout: 3_600_000 };
   const server: Server = tls
     ? createSecureServer({ ...timeouts, ...tls, minVersion: "TLSv1.2" }, listener)
     : createServer(timeouts, listener);
@@ -122,6 +127,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 /** What every request is answered with. */
 interface Answering extends ServerOptions {
   readonly nonces: NonceBook;
+  /** Lets so many large bodies come at one time; the others wait in the network. */
+  readonly bodies: ReturnType<typeof turnstile>;
   /** Aborted when whoever asked is gone, or the server closes. */
   readonly gone: AbortSignal;
 }
@@ -171,7 +178,7 @@ async function answer(request: IncomingMessage, response: ServerResponse, option
 async function checkedCall(
   request: IncomingMessage,
   { route, parameters, query }: ReturnType<typeof findRoute>,
-  { identities, env, nonces, gone }: Answering,
+  { identities, env, nonces, bodies, gone }: Answering,
 ): Promise<Call> {
   if (route.who === "operator") identities.assertOperator(request.headers.authorization);
   const limit = route.body?.limit ?? 0;
@@ -181,7 +188,7 @@ async function checkedCall(
   if (route.body?.kind === "bytes") {
     // The path names the digest of the body, so the signature is checked before any of it is read.
     const client = route.who === "client" ? authenticate(parameters.get("digest") ?? "") : undefined;
-    const bytes = await readBody(request, limit);
+    const bytes = await bodies(() => readBody(request, limit));
     return { ...common, bytes, json: undefined, ...(client !== undefined && { client }) };
   }
   const bytes = limit > 0 ? await readBody(request, limit) : new Uint8Array();
@@ -219,15 +226,41 @@ async function checkedCall(
   }
 }
 
+/** Milliseconds after which a body has to have come at `SLOWEST` at least. */
+const PATIENCE = 10_000;
+
+/** Bytes per second. */
+const SLOWEST = 4096;
+
+/** The body, in one array where its length is declared. A sender that only drips is cut off. */
 async function readBody(request: IncomingMessage, limit: number): Promise<Uint8Array> {
-  const pieces: Buffer[] = [];
+  const declared = Number(request.headers["content-length"] ?? 0);
+  let whole = Buffer.allocUnsafeSlow(declared);
   let size = 0;
-  for await (const piece of request) {
-    size += piece.length;
-    if (size > limit) throw tooLarge(size, limit);
-    pieces.push(piece);
+  const began = performance.now();
+  const watch = setInterval(() => {
+    const ms = performance.now() - began;
+    if (ms > PATIENCE && (1000 * size) / ms < SLOWEST)
+      request.destroy(
+        new Refused(408, "too-slow", `a body came at less than ${SLOWEST} bytes a second; send it again`),
+      );
+  }, PATIENCE / 4);
+  try {
+    for await (const piece of request) {
+      const end = size + piece.length;
+      if (end > limit) throw tooLarge(end, limit);
+      if (end > whole.length) {
+        const wider = Buffer.allocUnsafeSlow(Math.min(limit, Math.max(end, 2 * whole.length)));
+        whole.copy(wider, 0, 0, size);
+        whole = wider;
+      }
+      whole.set(piece, size);
+      size = end;
+    }
+  } finally {
+    clearInterval(watch);
   }
-  return pieces.length === 1 && pieces[0] ? pieces[0] : Buffer.concat(pieces);
+  return size === whole.length ? whole : whole.subarray(0, size);
 }
 
 function tooLarge(got: number, limit: number): Refused {
