@@ -17,6 +17,7 @@ const layers = [
   "strategies|wrappers",
   "transports",
   "storage",
+  "simulation",
   "eval",
   "job",
   "sweep",

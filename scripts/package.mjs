@@ -10,7 +10,7 @@ import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
 /** Bytes: of the tarball, and of what the package adds to a page that trains (minified; onnxruntime-web apart). */
-const budgets = { tarball: 600_000, page: 140_000 };
+const budgets = { tarball: 650_000, page: 140_000 };
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));

@@ -15,7 +15,8 @@ export function memoryBlobs(): BlobStore {
         return;
       }
       await assertContent(id, bytes, "memory");
-      blobs.set(id, { bytes: bytes.slice(), at: performance.now() });
+      // `slice` of a Buffer would be a view of it.
+      blobs.set(id, { bytes: new Uint8Array(bytes), at: performance.now() });
     },
     async get(id) {
       const held = blobs.get(id);

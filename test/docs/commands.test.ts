@@ -81,6 +81,9 @@ const proofs: Readonly<Record<string, Proof>> = {
   "npx tributary eval runs/gsm8k-smollm2 --split test --max-examples 192 --out answers.jsonl": {
     covered: "test/presets/federated.test.ts",
   },
+  "npm run faults -- --seeds 1000": { covered: "test/simulation/first-seeds.test.ts" },
+  "npm run faults -- --seed 1234 --trace": { covered: "test/simulation/simulation.test.ts" },
+  "npm run bench -- exchange": { covered: "test/bench/exchange.test.ts" },
   "npm run parity -- DIR": { prints: /^passed {2}optim\/schedules#0 linear/m, filled: ["DIR", "goldens"] },
   "npm run bench -- step": {
     prints: /"bench":"step"/,

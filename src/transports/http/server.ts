@@ -5,13 +5,13 @@ import { createServer as createSecureServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { TributaryError } from "../../errors.ts";
 import type { Env } from "../../federation/env.ts";
+import { lentBuffers } from "./buffers.ts";
 import type { Identities } from "./identities.ts";
 import { type NonceBook, nonceBook } from "./nonces.ts";
 import { type Problem, signatureHeaders, type WireLimits } from "./protocol.ts";
 import { Refused } from "./refusal.ts";
 import { type Call, findRoute, type Reply, type Route } from "./route.ts";
 import { bodyDigest, isSignedBy } from "./signature.ts";
-import { turnstile } from "./turnstile.ts";
 
 /** Where and how a server listens. */
 export interface ListenOptions {
@@ -84,7 +84,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const { host = "127.0.0.1", port, tls } = options;
   assertEncrypted(options);
   const nonces = nonceBook(options.env, 2 * TOLERANCE);
-  const bodies = turnstile(BODIES);
+  const { chunkBytes, manifestBytes } = options.limits;
+  const bodies = lentBuffers(BODIES, Math.max(chunkBytes, manifestBytes));
   const underWay = new Set<AbortController>();
   const listener = (request: IncomingMessage, response: ServerResponse): void => {
     const gone = new AbortController();
@@ -127,8 +128,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 /** What every request is answered with. */
 interface Answering extends ServerOptions {
   readonly nonces: NonceBook;
-  /** Lets so many large bodies come at one time; the others wait in the network. */
-  readonly bodies: ReturnType<typeof turnstile>;
+  /** Where bodies of bytes are read into; those that find no place wait in the network. */
+  readonly bodies: ReturnType<typeof lentBuffers>;
   /** Aborted when whoever asked is gone, or the server closes. */
   readonly gone: AbortSignal;
 }
@@ -144,10 +145,12 @@ async function answer(request: IncomingMessage, response: ServerResponse, option
   try {
     const found = findRoute(options.routes, request.method ?? "", request.url ?? "");
     route = found.route.path;
-    const call = await checkedCall(request, found, options);
-    client = call.client;
-    bytesIn = call.bytes.length;
-    bytesOut = await send(response, await found.route.handle(call), options.gone);
+    const reply = await answered(request, found, options, (call) => {
+      client = call.client;
+      bytesIn = call.bytes.length;
+      return found.route.handle(call);
+    });
+    bytesOut = await send(response, reply, options.gone);
   } catch (error) {
     const refused = error instanceof Refused ? error : unexpected(error);
     if (refused !== error) onError?.(error, route);
@@ -174,12 +177,13 @@ async function answer(request: IncomingMessage, response: ServerResponse, option
   });
 }
 
-/** The request after every check that its route asks for: sizes first, then who it is, then its form. */
-async function checkedCall(
+/** Answers a request after every check that its route asks for: sizes first, then who it is, then its form. */
+async function answered(
   request: IncomingMessage,
   { route, parameters, query }: ReturnType<typeof findRoute>,
   { identities, env, nonces, bodies, gone }: Answering,
-): Promise<Call> {
+  handle: (call: Call) => Promise<Reply>,
+): Promise<Reply> {
   if (route.who === "operator") identities.assertOperator(request.headers.authorization);
   const limit = route.body?.limit ?? 0;
   const declared = Number(request.headers["content-length"] ?? 0);
@@ -188,13 +192,15 @@ async function checkedCall(
   if (route.body?.kind === "bytes") {
     // The path names the digest of the body, so the signature is checked before any of it is read.
     const client = route.who === "client" ? authenticate(parameters.get("digest") ?? "") : undefined;
-    const bytes = await bodies(() => readBody(request, limit));
-    return { ...common, bytes, json: undefined, ...(client !== undefined && { client }) };
+    return bodies(async (buffer) => {
+      const bytes = await readBody(request, buffer.subarray(0, limit));
+      return handle({ ...common, bytes, json: undefined, ...(client !== undefined && { client }) });
+    });
   }
-  const bytes = limit > 0 ? await readBody(request, limit) : new Uint8Array();
+  const bytes = await readBody(request, Buffer.allocUnsafeSlow(Math.min(limit, declared || limit)));
   const client = route.who === "client" ? authenticate(bodyDigest(bytes)) : undefined;
   const json = route.body?.kind === "json" ? route.body.parse(bytes) : undefined;
-  return { ...common, bytes, json, ...(client !== undefined && { client }) };
+  return handle({ ...common, bytes, json, ...(client !== undefined && { client }) });
 
   function authenticate(body: string): string {
     const header = (name: string): string => String(request.headers[name] ?? "");
@@ -232,10 +238,8 @@ const PATIENCE = 10_000;
 /** Bytes per second. */
 const SLOWEST = 4096;
 
-/** The body, in one array where its length is declared. A sender that only drips is cut off. */
-async function readBody(request: IncomingMessage, limit: number): Promise<Uint8Array> {
-  const declared = Number(request.headers["content-length"] ?? 0);
-  let whole = Buffer.allocUnsafeSlow(declared);
+/** Reads a body into a buffer that has its limit; what was read of it. A sender that only drips is cut off. */
+async function readBody(request: IncomingMessage, into: Buffer): Promise<Uint8Array> {
   let size = 0;
   const began = performance.now();
   const watch = setInterval(() => {
@@ -247,20 +251,14 @@ async function readBody(request: IncomingMessage, limit: number): Promise<Uint8A
   }, PATIENCE / 4);
   try {
     for await (const piece of request) {
-      const end = size + piece.length;
-      if (end > limit) throw tooLarge(end, limit);
-      if (end > whole.length) {
-        const wider = Buffer.allocUnsafeSlow(Math.min(limit, Math.max(end, 2 * whole.length)));
-        whole.copy(wider, 0, 0, size);
-        whole = wider;
-      }
-      whole.set(piece, size);
-      size = end;
+      if (size + piece.length > into.length) throw tooLarge(size + piece.length, into.length);
+      into.set(piece, size);
+      size += piece.length;
     }
   } finally {
     clearInterval(watch);
   }
-  return size === whole.length ? whole : whole.subarray(0, size);
+  return into.subarray(0, size);
 }
 
 function tooLarge(got: number, limit: number): Refused {
