@@ -369,14 +369,29 @@ function ending(open: OpenRound, why: RoundClosed["why"], elapsedMs: number): Ev
   if (open.accepted.size >= quorum) {
     return { type: "round-closed", round, accepted: [...open.accepted.keys()].sort(byText), why, elapsedMs };
   }
-  const reasons = [...open.dropped.values()].map(({ client, code }) => `${client}: ${code}`);
-  const more = reasons.length > 8 ? ` and ${reasons.length - 8} more` : "";
-  const named = reasons.length > 0 ? ` (${reasons.slice(0, 8).join(", ")}${more})` : "";
-  return failed(
-    open,
-    `${open.accepted.size} of ${cohort.length} updates, the quorum is ${quorum}${why === "deadline" ? ", the deadline is past" : ""}${named}`,
-    elapsedMs,
-  );
+  const late = why === "deadline" ? ", the deadline is past" : "";
+  const reason = `${open.accepted.size} of ${cohort.length} updates, the quorum is ${quorum}${late}`;
+  return failed(open, [reason, ...missingFor(open)].join("; "), elapsedMs);
+}
+
+/** Why updates are missing: a few of the reasons, each with who gave it. */
+function missingFor({ dropped }: OpenRound): string[] {
+  const groups = new Map<string, string[]>();
+  for (const { client, code, reason } of dropped.values()) {
+    const said = reason.length > 200 ? `${reason.slice(0, 200)} ...` : reason;
+    const group = `${code}: ${said}`;
+    const clients = groups.get(group) ?? [];
+    clients.push(client);
+    groups.set(group, clients);
+  }
+  const reasons = [...groups].map(([group, clients]) => `${group} (${few(clients, 4)})`);
+  return reasons.length > 3 ? [...reasons.slice(0, 3), `${reasons.length - 3} other reasons`] : reasons;
+}
+
+function few(names: readonly string[], most: number): string {
+  return names.length > most
+    ? `${names.slice(0, most).join(", ")} and ${names.length - most} more`
+    : names.join(", ");
 }
 
 function failed({ opened: { round, attempt } }: OpenRound, reason: string, elapsedMs: number): EventBody {

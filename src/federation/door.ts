@@ -64,6 +64,8 @@ export interface RemoteDoor extends ClientTransport {
   submitStored(assignment: AssignmentRef, update: StoredUpdate): Promise<Receipt | Incomplete>;
   /** Notes that a client has come or gone. Going ends nothing by itself: a round that has its quorum waits for it a little. */
   note(client: string, presence: "here" | "away"): void;
+  /** Renews the lease of a client in full: bytes of its work are on their way. */
+  renew(client: string): void;
 }
 
 /** The coordinator's side of the client transport: lends assignments, checks updates, takes them in. */
@@ -495,6 +497,10 @@ export function openDoor<State extends StateTree>({
         away.delete(client);
       } else if (here.delete(client)) away.set(client, env.monotonic());
       changed.ring();
+    },
+    renew(client) {
+      const held = collection?.inHand.get(client);
+      if (held) held.seen = env.monotonic();
     },
     async fail(ref, why) {
       const current = collection;

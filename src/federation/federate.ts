@@ -581,7 +581,7 @@ function resumption({ rounds, evaluations, open }: RunState): RunEvent {
 function stopped(round: number, failures: number, reason = "no update was accepted"): TributaryError {
   return new TributaryError(
     "round-failed",
-    `round ${round} failed ${failures} times and the run stopped; the last time: ${reason}. Start it again to continue with round ${round}, or lower the quorum`,
+    `round ${round} failed ${failures} times and the run stopped; the last time: ${reason.replace(/\.$/, "")}. Start it again to continue with round ${round}, or lower the quorum`,
   );
 }
 

@@ -5,8 +5,8 @@ import { dirname, join } from "node:path";
 export interface FileSystem {
   /** Makes a folder and those above it, for their owner only; the first that was made, if any. */
   makeFolder(path: string): Promise<string | undefined>;
-  /** Makes an empty file, for its owner only; a file that is there is emptied. */
-  create(path: string): Promise<OpenFile>;
+  /** Makes an empty file, for its owner only where no mode is given; a file that is there is emptied. */
+  create(path: string, mode?: number): Promise<OpenFile>;
   /** The bytes of a file. Throws an error of code `ENOENT` where there is none. */
   read(path: string): Promise<Uint8Array>;
   /** When a file was last written or touched; undefined where there is none. */
@@ -35,7 +35,7 @@ export interface OpenFile {
 /** The file system of this machine. */
 export const nodeFiles: FileSystem = {
   makeFolder: (path) => mkdir(path, { recursive: true, mode: 0o700 }),
-  create: async (path) => openFile(await open(path, "w", 0o600)),
+  create: async (path, mode = 0o600) => openFile(await open(path, "w", mode)),
   read: readFile,
   modified: (path) => stat(path).then(({ mtimeMs }) => mtimeMs, absent(undefined)),
   async touch(path) {
@@ -65,7 +65,7 @@ function openFile(file: FileHandle): OpenFile {
   let at = 0;
   return {
     async write(bytes) {
-      const { bytesWritten } = await file.write(bytes, 0, bytes.length, at);
+      const { bytesWritten } = await file.write(bytes, 0, Math.min(bytes.length, 2 ** 30), at);
       at += bytesWritten;
       return bytesWritten;
     },
@@ -80,13 +80,23 @@ function openFile(file: FileHandle): OpenFile {
  */
 export async function replaceFile(
   files: FileSystem,
-  { path, draft, bytes }: { readonly path: string; readonly draft: string; readonly bytes: Uint8Array },
+  {
+    path,
+    draft,
+    bytes,
+    mode,
+  }: {
+    readonly path: string;
+    readonly draft: string;
+    readonly bytes: Uint8Array | AsyncIterable<Uint8Array>;
+    readonly mode?: number;
+  },
 ): Promise<void> {
   try {
-    const file = await files.create(draft);
+    const file = await files.create(draft, mode);
     try {
-      // A file system may take less than it is given; a full disk takes less first and fails next.
-      for (let at = 0; at < bytes.length; ) at += await file.write(bytes.subarray(at));
+      if (bytes instanceof Uint8Array) await writeAll(file, bytes);
+      else for await (const piece of bytes) await writeAll(file, piece);
       await file.sync();
     } finally {
       await file.close();
@@ -97,6 +107,11 @@ export async function replaceFile(
     await files.remove(draft).catch(() => undefined);
     throw error;
   }
+}
+
+/** A file system may take less than it is given; a full disk takes less first and fails next. */
+async function writeAll(file: OpenFile, bytes: Uint8Array): Promise<void> {
+  for (let at = 0; at < bytes.length; ) at += await file.write(bytes.subarray(at));
 }
 
 /** Makes folders durable, once for each. */

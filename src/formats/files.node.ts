@@ -1,7 +1,8 @@
-import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { type FileHandle, mkdir, open, readdir, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { TributaryError } from "../errors.ts";
 import type { ByteSource, Folder } from "./byte-source.ts";
+import { nodeFiles, replaceFile } from "./file-system.node.ts";
 import { isGgufName } from "./gguf/gguf.ts";
 
 /** A source over a file, which is opened for each read and so never left open. */
@@ -58,30 +59,14 @@ export async function writeFileAtomic(
   bytes: Uint8Array | AsyncIterable<Uint8Array>,
   { mode = 0o666 }: { readonly mode?: number } = {},
 ): Promise<void> {
-  const folder = dirname(path);
-  const temporary = `${path}.tmp-${process.pid}-${performance.now()}`;
+  const draft = `${path}.tmp-${process.pid}-${performance.now()}`;
   try {
-    await mkdir(folder, { recursive: true });
-    const file = await open(temporary, "wx", mode);
-    try {
-      if (bytes instanceof Uint8Array) await writeAll(file, bytes);
-      else for await (const chunk of bytes) await writeAll(file, chunk);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(temporary, path);
+    await mkdir(dirname(path), { recursive: true });
+    await replaceFile(nodeFiles, { path, draft, bytes, mode });
   } catch (cause) {
-    await rm(temporary, { force: true }).catch(() => undefined);
     if (cause instanceof TributaryError) throw cause;
     const why = cause instanceof Error ? cause.message : String(cause);
     throw new TributaryError("disk-write", `${path} was not written: ${why}`, { cause });
-  }
-  const directory = await open(folder, "r");
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
   }
 }
 
@@ -98,13 +83,4 @@ async function readRange(file: FileHandle, path: string, start: number, end: num
     filled += bytesRead;
   }
   return bytes;
-}
-
-/** A full disk gives a short write first, so the returned count is looped on. */
-async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
-  let written = 0;
-  while (written < bytes.length) {
-    const { bytesWritten } = await file.write(bytes, written, Math.min(bytes.length - written, 2 ** 30));
-    written += bytesWritten;
-  }
 }

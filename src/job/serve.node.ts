@@ -94,6 +94,7 @@ export async function serveJobs(jobs: readonly PlacedJob[], options: ServeOption
   const metrics = serverMetrics(counts);
   const carried: CarriedRun[] = [];
   const closers: (() => void)[] = [];
+  let flooded = Number.NEGATIVE_INFINITY;
   const log = (line: LogBody): void => onLog({ at: new Date(env.wall()).toISOString(), ...line });
 
   try {
@@ -153,7 +154,11 @@ export async function serveJobs(jobs: readonly PlacedJob[], options: ServeOption
       onAnswer(answered) {
         metrics.answered(answered);
         const { bytesIn: _in, bytesOut: _out, ...rest } = answered;
-        if (answered.code !== undefined) log({ type: "request-refused", ...rest });
+        // Those who ask too often do not fill the log: a line a second says that they do.
+        const now = env.monotonic();
+        if (answered.code === undefined || (answered.code === "too-many" && now - flooded < 1000)) return;
+        if (answered.code === "too-many") flooded = now;
+        log({ type: "request-refused", ...rest });
       },
       onError: (error, route) => log({ type: "server-error", route, message: String(error) }),
     });

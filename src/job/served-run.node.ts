@@ -85,6 +85,8 @@ export async function openCarriedRun(given: PlacedJob, options: CarryOptions): P
   const id = runName(job.name);
   const deadlineMs = job.deadline === undefined ? options.deadlineMs : 1000 * job.deadline;
   const progress = new Map<string, Progress>();
+  const delivered = new Map<string, number>();
+  let counted = 0;
   let full = joined.size >= wanted;
   let ready: () => void = () => {};
   const gathered = new Promise<void>((resolve) => {
@@ -135,11 +137,19 @@ export async function openCarriedRun(given: PlacedJob, options: CarryOptions): P
       const part = partOf(state, client);
       return {
         state: part,
-        accepted: state.rounds.filter((round) => round.accepted.some((one) => one.client === client)).length,
+        accepted: deliveredIn(state.rounds).get(client) ?? 0,
         ...(part === "working" && at && { progress: at }),
       };
     },
   };
+
+  /** Updates of each client in the rounds so far. */
+  function deliveredIn(rounds: RunState["rounds"]): ReadonlyMap<string, number> {
+    for (; counted < rounds.length; counted++)
+      for (const { client } of rounds[counted]?.accepted ?? [])
+        delivered.set(client, (delivered.get(client) ?? 0) + 1);
+    return delivered;
+  }
 
   const idle = (clients: RunStatus["clients"]): RunStatus => ({
     run: id,

@@ -1,4 +1,3 @@
-import { TributaryError } from "../errors.ts";
 import type { BlobStore } from "../federation/blob-store.ts";
 import type { RunEvent } from "../federation/events.ts";
 import { type FederateOptions, federate, type HostedRun } from "../federation/federate.ts";
@@ -10,7 +9,7 @@ import type { Identities } from "../transports/http/identities.ts";
 import { payloadOffers } from "../transports/http/offers.ts";
 import { presenceBook } from "../transports/http/presence.ts";
 import { type RunStatus, usualLimits } from "../transports/http/protocol.ts";
-import { Refused } from "../transports/http/refusal.ts";
+import { Refused, refusalOf } from "../transports/http/refusal.ts";
 import { findRoute, type Route } from "../transports/http/route.ts";
 import { clientRoutes } from "../transports/http/routes.ts";
 import type { ServedRun } from "../transports/http/served-run.ts";
@@ -133,7 +132,7 @@ async function answer(
     const reply = await route.handle({ client, parameters, query, headers, bytes: body, json, gone });
     return answered(reply.status, reply.json, reply.bytes, reply.headers);
   } catch (error) {
-    const refused = error instanceof Refused ? error : unexpected(error);
+    const refused = refusalOf(error);
     if (refused !== error) onError(error);
     const { status, code, message, retryAfter } = refused;
     const retry = retryAfter === undefined ? {} : { "retry-after": String(retryAfter) };
@@ -149,10 +148,4 @@ function answered(
 ): Answer {
   const body = json === undefined ? bytes : new TextEncoder().encode(JSON.stringify(json));
   return { status, headers: { get: (name) => headers[name] ?? null }, body };
-}
-
-function unexpected(error: unknown): Refused {
-  return error instanceof TributaryError && error.code === "disk-write"
-    ? new Refused(507, "storage", "the server cannot write at the moment; send it again later", 5)
-    : new Refused(500, "internal", "the server failed; its log says why");
 }

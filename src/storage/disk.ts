@@ -128,11 +128,6 @@ export function diskBlobs(folder: string, { files = nodeFiles, hash }: DiskOptio
   };
 }
 
-/** Makes a folder's new entries durable. Windows has no such call and needs none. */
-export async function syncFolder(path: string): Promise<void> {
-  await nodeFiles.syncFolder(path);
-}
-
 function isAbsent(error: unknown): boolean {
   return error instanceof Error && "code" in error && error.code === "ENOENT";
 }

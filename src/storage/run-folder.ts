@@ -1,7 +1,7 @@
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { RunStore } from "../federation/federate.ts";
-import { diskBlobs, syncFolder } from "./disk.ts";
+import { durableFolders, nodeFiles } from "../formats/file-system.node.ts";
+import { diskBlobs } from "./disk.ts";
 import { lockRun } from "./run-lock.ts";
 import { sqliteJournal } from "./sqlite.ts";
 
@@ -12,14 +12,14 @@ export interface RunFolder extends RunStore {
 
 /** Opens the journal (`journal.sqlite`) and the blobs (`blobs/`) of a run folder, under its lock. */
 export async function openRunFolder(folder: string): Promise<RunFolder> {
+  const blobs = join(folder, "blobs");
+  await durableFolders(nodeFiles, folder).make(blobs);
   const lock = lockRun(folder);
   try {
-    await mkdir(join(folder, "blobs"), { recursive: true, mode: 0o700 });
     const journal = await sqliteJournal(join(folder, "journal.sqlite"));
-    await syncFolder(folder);
     return {
       journal,
-      blobs: diskBlobs(join(folder, "blobs")),
+      blobs: diskBlobs(blobs),
       close() {
         journal.close();
         lock.release();

@@ -5,7 +5,7 @@ import sqlite from "node-sqlite3-wasm";
 import { TributaryError } from "../errors.ts";
 import { canonicalJson } from "../federation/canonical-json.ts";
 import type { EventBody, Journal, JournalEvent } from "../federation/journal.ts";
-import { syncFolder } from "./disk.ts";
+import { nodeFiles } from "../formats/file-system.node.ts";
 
 /** A journal that holds a file open. */
 export interface SqliteJournal<Body = EventBody> extends Journal<Body> {
@@ -49,7 +49,7 @@ export async function sqliteJournal<Body = EventBody>(path: string): Promise<Sql
     );
   }
   // The names of the file and of its log are durable before the first commit is acknowledged.
-  await syncFolder(dirname(path));
+  await nodeFiles.syncFolder(dirname(path));
 
   const insert = database.prepare("INSERT INTO event (seq, previous_hash, at, body) VALUES (?, ?, ?, ?)");
   let failed: unknown;

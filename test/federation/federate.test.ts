@@ -209,7 +209,7 @@ describe("federate", () => {
     const store = memoryStore();
     const broken = runToy(fedAvg(), { store, trainer: toyTrainer({ fault: () => "throw" }) });
     await expect(broken).rejects.toMatchObject({ code: "round-failed" });
-    await expect(broken).rejects.toThrow("0 of 5 updates, the quorum is 3 (c00: client-error");
+    await expect(broken).rejects.toThrow(/0 of 5 updates, the quorum is 3; client-error: .+ \(c00/);
     const rounds = await runToy(fedAvg(), { store });
     expect(rounds).toHaveLength(3);
     expect(rounds[0]?.failedAttempts).toBe(3);

@@ -1,10 +1,13 @@
 import { afterEach, describe, expect, it } from "vitest";
+import type { ClientTrainer } from "../../src/federation/client.ts";
 import { federate } from "../../src/federation/federate.ts";
 import type { Round } from "../../src/federation/round.ts";
 import type { StateTree, Strategy } from "../../src/federation/strategy.ts";
 import { fedAvg } from "../../src/strategies/fedavg.ts";
 import { fedexLora } from "../../src/strategies/fedex-lora.ts";
 import { fedsaLora } from "../../src/strategies/fedsa-lora.ts";
+import { operatorOf } from "../../src/transports/http/operator.ts";
+import { usualLimits } from "../../src/transports/http/protocol.ts";
 import { toyTrainer } from "../federation/toy.ts";
 import { settings, type ToyServer, toyServer } from "./toy-server.ts";
 
@@ -75,6 +78,36 @@ describe("a federation over HTTP", () => {
     expect(rounds[0]?.accepted.map(({ client }) => client)).toEqual(others.map(({ id }) => id));
     expect(took).toBeGreaterThan(150);
     expect(took).toBeLessThan(2200);
+  });
+
+  it("that has failed keeps its clients waiting with the reason, and answers each no more often than it asked for", async () => {
+    let asked = 0;
+    const server = await toyServer({
+      limits: { ...usualLimits, waitSeconds: 0.5 },
+      onAnswer({ route }) {
+        if (route.endsWith("/next")) asked++;
+      },
+    });
+    open.push(server);
+    const strategy = fedAvg();
+    const broken: ClientTrainer = {
+      train: () => Promise.reject(new Error("the disk of this silo is gone")),
+    };
+    const halt = new AbortController();
+    const why: string[] = [];
+    const loops = settings.clients.map(({ id }) =>
+      server.join(id, strategy, { trainer: broken, signal: halt.signal, onIdle: (one) => why.push(one) }),
+    );
+    await expect(server.rounds(strategy, { attempts: 2 })).rejects.toThrow(/the disk of this silo is gone/);
+    const before = asked;
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    expect(asked - before).toBeLessThanOrEqual(3 * settings.clients.length);
+    halt.abort(new Error("the test is over"));
+    await Promise.allSettled(loops);
+    expect(why.join()).toContain("the disk of this silo is gone");
+    await expect(operatorOf({ url: server.url, token: "operator" }).hold("toy", "resume")).rejects.toThrow(
+      /nothing left to resume: .*the disk of this silo is gone/,
+    );
   });
 
   it("shows no client the update of another", async () => {

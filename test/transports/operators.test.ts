@@ -94,6 +94,11 @@ describe("operators", () => {
     expect(rounds.length).toBeGreaterThanOrEqual(2);
     expect(rounds.length).toBeLessThan(1000);
     expect(server.hosted()?.state().ended?.round).toBe(rounds.length);
+    for (const verb of ["pause", "resume", "stop"] as const)
+      await expect(operator().hold("toy", verb)).rejects.toMatchObject({
+        code: "run-over",
+        message: expect.stringContaining(`nothing left to ${verb}`),
+      });
   });
 
   it("remove a client: its key is refused, and the round goes on without it", async () => {

@@ -23,7 +23,7 @@ import { messages, usualLimits } from "../../src/transports/http/protocol.ts";
 import type { Route } from "../../src/transports/http/route.ts";
 import { clientRoutes } from "../../src/transports/http/routes.ts";
 import type { ServedRun } from "../../src/transports/http/served-run.ts";
-import { type ListenOptions, startServer } from "../../src/transports/http/server.ts";
+import { type ServerOptions, startServer } from "../../src/transports/http/server.ts";
 import { newClientKey } from "../../src/transports/http/signature.ts";
 import { adapter, clients, toyTrainer } from "../federation/toy.ts";
 
@@ -50,7 +50,7 @@ export interface ToyServer {
   join<State extends StateTree>(
     id: string,
     strategy: Strategy<State>,
-    options?: { readonly trainer?: ClientTrainer; readonly signal?: AbortSignal },
+    options?: Partial<Omit<JoinToyOptions, "token">>,
   ): Promise<void>;
   close(): Promise<void>;
 }
@@ -69,7 +69,10 @@ export function memoryClientStore(): ClientStore {
 }
 
 /** Starts a server on loopback. */
-export async function toyServer(options: Partial<ListenOptions> = {}): Promise<ToyServer> {
+export async function toyServer(
+  options: Partial<Omit<ServerOptions, "routes" | "identities" | "env">> = {},
+): Promise<ToyServer> {
+  const { limits = usualLimits } = options;
   const store: RunStore = { journal: memoryJournal(), blobs: memoryBlobs() };
   const identities = await openIdentities({
     journal: memoryJournal<IdentityEvent>(),
@@ -77,18 +80,19 @@ export async function toyServer(options: Partial<ListenOptions> = {}): Promise<T
     operatorToken: "operator",
   });
   let hosted: HostedRun | undefined;
+  let failure: Error | undefined;
   const served: ServedRun = {
     id: "toy",
     hosted: () => hosted,
     blobs: store.blobs,
-    offers: payloadOffers(env, usualLimits.chunkBytes),
+    offers: payloadOffers(env, limits.chunkBytes),
     described: { run: "toy", job: "{}", base: "pretrained" },
     join: async () => undefined,
     status: () => ({
       run: "toy",
-      phase: hosted?.state().halted ?? "collecting",
+      phase: failure ? "failed" : (hosted?.state().halted ?? "collecting"),
       rounds: { done: hosted?.state().rounds.length ?? 0, of: settings.rounds },
-      why: "the round goes on",
+      why: failure?.message ?? "the round goes on",
       clients: { joined: settings.clients.length, of: settings.clients.length, here: 0 },
     }),
     clientState: () => ({ state: "waiting", accepted: 0 }),
@@ -97,13 +101,13 @@ export async function toyServer(options: Partial<ListenOptions> = {}): Promise<T
   const presence = presenceBook(env);
   const feed = eventFeed();
   const metrics = serverMetrics(() => []);
-  const common = { runs, identities, presence, limits: usualLimits, env, server: "toy 1" };
+  const common = { runs, identities, presence, limits, env, server: "toy 1" };
   const forClients = clientRoutes(common);
   const routes = [
     ...forClients,
     ...operatorRoutes({ ...common, metrics, feed, problems: () => [] }, forClients),
   ];
-  const server = await startServer({ port: 0, ...options, env, identities, limits: usualLimits, routes });
+  const server = await startServer({ port: 0, ...options, env, identities, limits, routes });
   const halt = new AbortController();
   return {
     url: server.url,
@@ -124,13 +128,18 @@ export async function toyServer(options: Partial<ListenOptions> = {}): Promise<T
         onEvent: (event) => feed.publish(event.type, { run: "toy", ...event }),
         ...more,
       });
-      for await (const round of run) made.push(round);
+      try {
+        for await (const round of run) made.push(round);
+      } catch (error) {
+        failure = error instanceof Error ? error : new Error(String(error));
+        throw error;
+      }
       return made;
     },
-    async join(id, strategy, { trainer, signal = halt.signal } = {}) {
+    async join(id, strategy, { signal = halt.signal, ...rest } = {}) {
       const token = await identities.issueToken(60);
       const both = AbortSignal.any([signal, halt.signal]);
-      await joinToy(server.url, id, strategy, { token, signal: both, ...(trainer && { trainer }) });
+      await joinToy(server.url, id, strategy, { token, signal: both, ...rest });
     },
     async close() {
       halt.abort(new Error("the test is over"));
@@ -139,16 +148,20 @@ export async function toyServer(options: Partial<ListenOptions> = {}): Promise<T
   };
 }
 
+/** How a client takes part in the toy run. */
+export interface JoinToyOptions {
+  readonly token: string;
+  readonly signal: AbortSignal;
+  readonly trainer?: ClientTrainer;
+  readonly onIdle?: (why: string) => void;
+}
+
 /** Takes part in the toy run of a server as one of its clients, until the run is over or the signal aborts. */
 export async function joinToy<State extends StateTree>(
   url: string,
   id: string,
   strategy: Strategy<State>,
-  {
-    token,
-    signal,
-    trainer = toyTrainer(),
-  }: { readonly token: string; readonly signal: AbortSignal; readonly trainer?: ClientTrainer },
+  { token, signal, trainer = toyTrainer(), onIdle }: JoinToyOptions,
 ): Promise<void> {
   const over = new AbortController();
   const connection = await connect({ url, env, signal });
@@ -161,7 +174,12 @@ export async function joinToy<State extends StateTree>(
   });
   const common = { connection, signer: { client, key }, run: "toy", env };
   const live = keepLive({ ...common, url, signal: AbortSignal.any([signal, over.signal]) });
-  const transport = httpTransport({ ...common, base: "pretrained", store: memoryClientStore() });
+  const transport = httpTransport({
+    ...common,
+    base: "pretrained",
+    store: memoryClientStore(),
+    ...(onIdle && { onIdle }),
+  });
   try {
     await serveClients({ transport, trainer, strategy, initial: settings.initial, signal });
   } finally {

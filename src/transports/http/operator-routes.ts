@@ -66,7 +66,13 @@ export function operatorRoutes(options: OperatorRoutesOptions, others: readonly 
     who: "operator",
     answer: messages.runStatus,
     async handle(call) {
-      await hostedOf(call)[verb]();
+      const hosted = hostedOf(call);
+      const { ended, halted } = hosted.state();
+      const { why, phase } = runNamed(runs, call).status();
+      // What is asked for again is answered again.
+      if (ended || phase === "failed" || (halted === "stopped" && verb !== "stop"))
+        throw new Refused(409, "run-over", `there is nothing left to ${verb}: ${why}`);
+      await hosted[verb]();
       return { status: 200, json: runNamed(runs, call).status() };
     },
   });
@@ -104,7 +110,7 @@ export function operatorRoutes(options: OperatorRoutesOptions, others: readonly 
       },
     },
     hold("pause", "Lends nothing more and opens no round; clients at work may deliver."),
-    hold("resume", "Lets a run go on that was paused or stopped."),
+    hold("resume", "Lets a run go on that was paused."),
     hold("stop", "Ends a run with its last committed round."),
     {
       method: "POST",

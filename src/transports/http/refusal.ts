@@ -12,3 +12,16 @@ export class Refused extends TributaryError {
     this.retryAfter = retryAfter;
   }
 }
+
+/**
+ * What a client is told of an error: a refusal as it is; of stores that are full that they are; of anything else that the
+ * server's log has it.
+ */
+export function refusalOf(error: unknown): Refused {
+  if (error instanceof Refused) return error;
+  if (error instanceof TributaryError && error.code === "disk-write")
+    return new Refused(507, "storage", "the server cannot write at the moment; send it again later", 5);
+  const refused = new Refused(500, "internal", "the server failed; its log says why");
+  refused.cause = error;
+  return refused;
+}

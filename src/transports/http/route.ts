@@ -47,6 +47,8 @@ export interface Route {
     | { readonly kind: "bytes"; readonly limit: number };
   /** The form of the answer where it is a message, or its media type. */
   readonly answer?: z.ZodType | string;
+  /** Called while a large body travels, in either direction. */
+  moves?(call: Pick<Call, "client" | "parameters">): void;
   handle(call: Call): Promise<Reply>;
 }
 

@@ -54,7 +54,14 @@ export function clientRoutes({
   const published = new Map<string, Promise<{ readonly rounds: number; readonly ids: Set<Digest> }>>();
   const { messageBytes, chunkBytes, manifestBytes, waitSeconds } = limits;
 
-  const runOf = (call: Call): ServedRun => runNamed(runs, call);
+  const runOf = (call: Pick<Call, "parameters">): ServedRun => runNamed(runs, call);
+
+  /** Bytes on their way are progress: a slow network costs nobody its lease. */
+  function moves(call: Pick<Call, "client" | "parameters">): void {
+    runOf(call)
+      .hosted()
+      ?.door.renew(call.client ?? "");
+  }
 
   function open(call: Call): {
     readonly run: ServedRun;
@@ -212,6 +219,7 @@ export function clientRoutes({
       summary: "Stores a chunk or a manifest under its SHA-256.",
       who: "client",
       body: { kind: "bytes", limit: Math.max(chunkBytes, manifestBytes) },
+      moves,
       async handle(call) {
         const run = runOf(call);
         const id = digestOf(call);
@@ -231,6 +239,7 @@ export function clientRoutes({
         path: "/v1/runs/{run}/blobs/{digest}",
         summary: "The bytes of a chunk or a manifest, or a range of them.",
         who: "client",
+        moves,
         handle: async (call) => ranged(await blobOf(runOf(call), digestOf(call)), call, method),
       }),
     ),
@@ -251,9 +260,11 @@ export function clientRoutes({
     gone: AbortSignal,
   ): Promise<Next> {
     const hosted = run.hosted();
-    if (!hosted) {
-      await env.sleep(1000 * Math.min(wait, 1), gone).catch(() => undefined);
-      return { kind: "none", why: run.status().why };
+    const { phase, why } = run.status();
+    // Nobody opens the door of a run that has failed before the server is started again.
+    if (!hosted || phase === "failed") {
+      await env.sleep(1000 * (hosted ? wait : Math.min(wait, 1)), gone).catch(() => undefined);
+      return { kind: "none", why };
     }
     const { door, state } = hosted;
     const over = endOf(hosted);

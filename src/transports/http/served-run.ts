@@ -23,7 +23,10 @@ export interface ServedRun {
 }
 
 /** The run that a request names. */
-export function runNamed(runs: ReadonlyMap<string, ServedRun>, { parameters }: Call): ServedRun {
+export function runNamed(
+  runs: ReadonlyMap<string, ServedRun>,
+  { parameters }: Pick<Call, "parameters">,
+): ServedRun {
   const id = parameters.get("run") ?? "";
   const run = runs.get(id);
   if (run) return run;

@@ -9,8 +9,9 @@ import { lentBuffers } from "./buffers.ts";
 import type { Identities } from "./identities.ts";
 import { type NonceBook, nonceBook } from "./nonces.ts";
 import { type Problem, signatureHeaders, type WireLimits } from "./protocol.ts";
-import { Refused } from "./refusal.ts";
-import { type Call, findRoute, type Reply, type Route } from "./route.ts";
+import { type Buckets, isLoopback, networkOf, type Rate, tokenBuckets } from "./rates.ts";
+import { Refused, refusalOf } from "./refusal.ts";
+import { findRoute, type Reply, type Route } from "./route.ts";
 import { bodyDigest, isSignedBy } from "./signature.ts";
 
 /** Where and how a server listens. */
@@ -37,6 +38,10 @@ export interface ServerOptions extends ListenOptions {
   onError?(error: unknown, route: string): void;
   /** Most connections at one time. Default: 10,000. */
   readonly connections?: number;
+  /** Requests of one client. Default: 200 a second, 1,000 at once. */
+  readonly clientRate?: Rate;
+  /** Refusals of strangers from one network, after which it is heard no more for a while. Default: 5 a second, 100 at once. */
+  readonly strangerRate?: Rate;
 }
 
 /** A request that has its answer. */
@@ -63,6 +68,11 @@ export interface RunningServer {
 /** Chunks that are taken in at one time: a bound of memory that does not grow with the clients. */
 const BODIES = 32;
 
+/** A client that fetches 4 MiB chunks at 800 MB/s stays below. */
+const CLIENT_RATE: Rate = { perSecond: 200, burst: 1000 };
+
+const STRANGER_RATE: Rate = { perSecond: 5, burst: 100 };
+
 /** Seconds that a request's time may differ from the server's clock. */
 const TOLERANCE = 300;
 
@@ -86,6 +96,9 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const nonces = nonceBook(options.env, 2 * TOLERANCE);
   const { chunkBytes, manifestBytes } = options.limits;
   const bodies = lentBuffers(BODIES, Math.max(chunkBytes, manifestBytes));
+  const { clientRate = CLIENT_RATE, strangerRate = STRANGER_RATE } = options;
+  const clients = tokenBuckets(options.env, clientRate);
+  const strangers = tokenBuckets(options.env, strangerRate);
   const underWay = new Set<AbortController>();
   const listener = (request: IncomingMessage, response: ServerResponse): void => {
     const gone = new AbortController();
@@ -94,7 +107,15 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       underWay.delete(gone);
       gone.abort(new Error("the connection is closed"));
     });
-    void answer(request, response, { ...options, nonces, bodies, gone: gone.signal });
+    void answer(request, response, {
+      ...options,
+      nonces,
+      bodies,
+      clients,
+      strangers,
+      network: networkOf(request),
+      gone: gone.signal,
+    });
   };
   const timeouts = { connectionsCheckingInterval: 500, headersTimeout: 10_000, requestTimeout: 3_600_000 };
   const server: Server = tls
@@ -130,6 +151,11 @@ interface Answering extends ServerOptions {
   readonly nonces: NonceBook;
   /** Where bodies of bytes are read into; those that find no place wait in the network. */
   readonly bodies: ReturnType<typeof lentBuffers>;
+  /** Requests of clients. */
+  readonly clients: Buckets;
+  /** Refusals of those who are no clients, by network. */
+  readonly strangers: Buckets;
+  readonly network: string;
   /** Aborted when whoever asked is gone, or the server closes. */
   readonly gone: AbortSignal;
 }
@@ -137,85 +163,111 @@ interface Answering extends ServerOptions {
 async function answer(request: IncomingMessage, response: ServerResponse, options: Answering): Promise<void> {
   const { env, onAnswer, onError } = options;
   const began = env.monotonic();
-  let bytesIn = 0;
+  const met: Met = { bytesIn: 0 };
   let bytesOut = 0;
   let route = "";
-  let client: string | undefined;
   let code: string | undefined;
   try {
     const found = findRoute(options.routes, request.method ?? "", request.url ?? "");
     route = found.route.path;
-    const reply = await answered(request, found, options, (call) => {
-      client = call.client;
-      bytesIn = call.bytes.length;
-      return found.route.handle(call);
-    });
-    bytesOut = await send(response, reply, options.gone);
+    const reply = await answered(request, found, options, met);
+    const { client } = met;
+    const { parameters } = found;
+    const moves = (): void => found.route.moves?.({ parameters, ...(client !== undefined && { client }) });
+    bytesOut = await send(response, reply, { gone: options.gone, moves });
   } catch (error) {
-    const refused = error instanceof Refused ? error : unexpected(error);
-    if (refused !== error) onError?.(error, route);
+    if (!(error instanceof Refused)) onError?.(error, route);
+    const refused = met.client === undefined ? toStranger(refusalOf(error), options) : refusalOf(error);
     code = refused.code;
     const problem: Problem = { error: { code: refused.code, message: refused.message } };
     const headers = refused.retryAfter === undefined ? {} : { "retry-after": String(refused.retryAfter) };
     // A body that is not wanted is not read: the connection ends with the answer.
-    const unread = request.readableEnded ? {} : { connection: "close" };
-    bytesOut = await send(
-      response,
-      { status: refused.status, json: problem, headers: { ...headers, ...unread } },
-      options.gone,
-    );
+    const unread = request.complete ? {} : { connection: "close" };
+    const reply = { status: refused.status, json: problem, headers: { ...headers, ...unread } };
+    bytesOut = await send(response, reply, { gone: options.gone, moves: () => undefined });
   }
   onAnswer?.({
     method: request.method ?? "",
     route,
     status: response.statusCode,
-    bytesIn,
+    ...met,
     bytesOut,
     ms: env.monotonic() - began,
-    ...(client !== undefined && { client }),
     ...(code !== undefined && { code }),
   });
 }
 
-/** Answers a request after every check that its route asks for: sizes first, then who it is, then its form. */
+/** What became known of a request on its way to the answer. */
+interface Met {
+  /** Who signed it. */
+  client?: string;
+  bytesIn: number;
+}
+
+/** A refusal of somebody who is no client: the first hundred have their reason, a network that goes on is told to wait. */
+function toStranger(refused: Refused, { strangers, network }: Answering): Refused {
+  if (refused.status >= 500) return refused;
+  const wait = strangers.take(network);
+  return wait > 0 ? tooMany("your network was refused too often", wait) : refused;
+}
+
+function tooMany(what: string, wait: number): Refused {
+  const seconds = Math.ceil(wait);
+  return new Refused(429, "too-many", `${what}; try again in ${seconds} s`, seconds);
+}
+
+/** Answers a request after every check that its route asks for: rates and sizes first, then who it is, then its form. */
 async function answered(
   request: IncomingMessage,
   { route, parameters, query }: ReturnType<typeof findRoute>,
-  { identities, env, nonces, bodies, gone }: Answering,
-  handle: (call: Call) => Promise<Reply>,
+  { identities, env, nonces, bodies, clients, strangers, network, gone }: Answering,
+  met: Met,
 ): Promise<Reply> {
+  const header = (name: string): string => String(request.headers[name] ?? "");
   if (route.who === "operator") identities.assertOperator(request.headers.authorization);
+  const wait = route.who === "anyone" && route.body ? strangers.wait(network) : 0;
+  if (wait > 0) throw tooMany("your network was refused too often", wait);
   const limit = route.body?.limit ?? 0;
   const declared = Number(request.headers["content-length"] ?? 0);
   if (!(declared <= limit)) throw tooLarge(declared, limit);
+  const known = route.who === "client" ? knownClient() : undefined;
   const common = { parameters, query, headers: request.headers, gone };
   if (route.body?.kind === "bytes") {
     // The path names the digest of the body, so the signature is checked before any of it is read.
-    const client = route.who === "client" ? authenticate(parameters.get("digest") ?? "") : undefined;
+    const client = known && authenticate(known, parameters.get("digest") ?? "");
+    const moves = (): void => route.moves?.({ parameters, ...(client !== undefined && { client }) });
     return bodies(async (buffer) => {
-      const bytes = await readBody(request, buffer.subarray(0, limit));
-      return handle({ ...common, bytes, json: undefined, ...(client !== undefined && { client }) });
+      const bytes = await readBody(request, buffer.subarray(0, limit), moves);
+      met.bytesIn = bytes.length;
+      return route.handle({ ...common, bytes, json: undefined, ...(client !== undefined && { client }) });
     });
   }
-  const bytes = await readBody(request, Buffer.allocUnsafeSlow(Math.min(limit, declared || limit)));
-  const client = route.who === "client" ? authenticate(bodyDigest(bytes)) : undefined;
+  const bytes =
+    limit === 0
+      ? new Uint8Array()
+      : await readBody(request, Buffer.allocUnsafeSlow(Math.min(limit, declared || limit)), () => undefined);
+  met.bytesIn = bytes.length;
+  const client = known && authenticate(known, bodyDigest(bytes));
   const json = route.body?.kind === "json" ? route.body.parse(bytes) : undefined;
-  return handle({ ...common, bytes, json, ...(client !== undefined && { client }) });
+  return route.handle({ ...common, bytes, json, ...(client !== undefined && { client }) });
 
-  function authenticate(body: string): string {
-    const header = (name: string): string => String(request.headers[name] ?? "");
+  /** The client that a request says it is from, and its key. */
+  function knownClient(): { readonly id: string; readonly key: KeyObject } {
     const id = header(signatureHeaders.client);
-    const time = header(signatureHeaders.time);
-    const nonce = header(signatureHeaders.nonce);
     if (id === "")
       throw new Refused(401, "unsigned", "the request is not signed; join with an enrolment token first");
-    const key: KeyObject | undefined = identities.keyOf(id);
-    if (!key)
-      throw new Refused(
-        401,
-        "unknown-client",
-        `no client ${id.slice(0, 64)} is enrolled here, or it was removed`,
-      );
+    const key = identities.keyOf(id);
+    if (key) return { id, key };
+    throw new Refused(
+      401,
+      "unknown-client",
+      `no client ${id.slice(0, 64)} is enrolled here, or it was removed`,
+    );
+  }
+
+  function authenticate({ id, key }: ReturnType<typeof knownClient>, body: string): string {
+    const time = header(signatureHeaders.time);
+    const nonce = header(signatureHeaders.nonce);
     const signed = { method: request.method ?? "", path: request.url ?? "", body, client: id, time, nonce };
     if (!isSignedBy(key, signed, header(signatureHeaders.signature)))
       throw new Refused(401, "bad-signature", "the signature does not fit the request");
@@ -228,6 +280,9 @@ async function answered(
       );
     if (request.method === "POST" && !nonces.isNew(`${id} ${nonce}`))
       throw new Refused(401, "replayed", "this request was sent before");
+    met.client = id;
+    const wait = clients.take(id);
+    if (wait > 0) throw tooMany(`${id} sends more requests than are taken of one client`, wait);
     return id;
   }
 }
@@ -239,7 +294,7 @@ const PATIENCE = 10_000;
 const SLOWEST = 4096;
 
 /** Reads a body into a buffer that has its limit; what was read of it. A sender that only drips is cut off. */
-async function readBody(request: IncomingMessage, into: Buffer): Promise<Uint8Array> {
+async function readBody(request: IncomingMessage, into: Buffer, moves: () => void): Promise<Uint8Array> {
   let size = 0;
   const began = performance.now();
   const watch = setInterval(() => {
@@ -254,6 +309,7 @@ async function readBody(request: IncomingMessage, into: Buffer): Promise<Uint8Ar
       if (size + piece.length > into.length) throw tooLarge(size + piece.length, into.length);
       into.set(piece, size);
       size += piece.length;
+      moves();
     }
   } finally {
     clearInterval(watch);
@@ -265,8 +321,15 @@ function tooLarge(got: number, limit: number): Refused {
   return new Refused(413, "too-large", `the body has ${got} bytes or more, the limit here is ${limit}`);
 }
 
+/** Bytes that are handed to the network at one time. */
+const SLICE = 2 ** 18;
+
 /** Sends an answer; the number of bytes of its body. */
-async function send(response: ServerResponse, reply: Reply, gone: AbortSignal): Promise<number> {
+async function send(
+  response: ServerResponse,
+  reply: Reply,
+  { gone, moves }: { readonly gone: AbortSignal; readonly moves: () => void },
+): Promise<number> {
   const { status, json, bytes, text, events, headers = {} } = reply;
   if (response.destroyed || response.headersSent) return 0;
   const common = { "cache-control": "no-store", "x-content-type-options": "nosniff" };
@@ -287,11 +350,18 @@ async function send(response: ServerResponse, reply: Reply, gone: AbortSignal): 
     ...(body === undefined ? {} : { "content-length": body.length }),
     ...headers,
   });
+  const bytesOut = body?.length ?? 0;
+  let at = 0;
+  for (; bytesOut - at > SLICE && !gone.aborted; at += SLICE) {
+    if (!response.write(body?.subarray(at, at + SLICE)))
+      await once(response, "drain", { signal: gone }).catch(() => undefined);
+    moves();
+  }
   await new Promise<void>((resolve) => {
     response.once("close", resolve);
-    response.end(body ?? "", () => resolve());
+    response.end(body?.subarray(at) ?? "", () => resolve());
   });
-  return body?.length ?? 0;
+  return bytesOut;
 }
 
 /** Sends events as fast as whoever listens takes them. */
@@ -309,18 +379,4 @@ async function sendEvents(
   }
   response.end();
   return sent;
-}
-
-/** What was thrown inside: stores that are full say so and ask for another try, anything else is told to the log alone. */
-function unexpected(error: unknown): Refused {
-  if (error instanceof TributaryError && error.code === "disk-write")
-    return new Refused(507, "storage", "the server cannot write at the moment; send it again later", 5);
-  const refused = new Refused(500, "internal", "the server failed; its log says why");
-  refused.cause = error;
-  return refused;
-}
-
-/** Whether a host is reached from this machine alone. */
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
 }
