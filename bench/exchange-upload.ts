@@ -51,7 +51,7 @@ await Promise.all(
     line(async () => {
       if (!absent.has(id)) return;
       const path = `/v1/runs/toy/blobs/${id}`;
-      await connection.fetch({ method: "PUT", path, bytes: chunk(place), digest: id, signer });
+      await connection.fetch({ method: "PUT", path, bytes: [chunk(place)], digest: id, signer });
       process.stdout.write(`${JSON.stringify({ type: "put" })}\n`);
     }),
   ),

@@ -48,6 +48,9 @@ const commands: readonly Command[] = [
   version,
 ];
 
+/** Milliseconds in which a signal that comes again is the same: npm passes on what a terminal sends to all of a group. */
+const SAME_SIGNAL = 300;
+
 // Every batch under way waits on the one signal of the run.
 setMaxListeners(0);
 await main(process.argv.slice(2));
@@ -55,10 +58,18 @@ await main(process.argv.slice(2));
 /** Runs the command line; sets the exit code and never throws. */
 async function main(argv: readonly string[]): Promise<void> {
   const json = argv.includes("--json");
-  process.stdout.on("error", leaveQuietly);
+  const stopping = stoppable();
+  let unread = false;
+  process.stdout.on("error", (error: Error) => {
+    // A reader such as `head` that closes the pipe is no failure.
+    if (!("code" in error) || error.code !== "EPIPE") throw error;
+    unread = true;
+    if (!stopping.stop("nobody reads the output")) process.exit(exitCodes.success);
+  });
   try {
-    await dispatch(argv, json);
+    await dispatch(argv, json, stopping);
   } catch (error) {
+    if (unread) return;
     if (process.env.TRIBUTARY_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`);
     if (json) process.stdout.write(`${JSON.stringify(errorRecord(error))}\n`);
     else process.stderr.write(lines(colored(errorLines(error))));
@@ -66,29 +77,54 @@ async function main(argv: readonly string[]): Promise<void> {
   }
 }
 
-async function dispatch(argv: readonly string[], json: boolean): Promise<void> {
+async function dispatch(argv: readonly string[], json: boolean, stopping: Stopping): Promise<void> {
   const [name = "--help", ...rest] = argv;
-  if (name === "--version" || name === "-v") return dispatch(["version", ...rest], json);
+  if (name === "--version" || name === "-v") return dispatch(["version", ...rest], json, stopping);
   if (name === "--help" || name === "-h" || name === "help") return help(rest, json);
   const command = commandOf(name);
   const args = parseCommandArgs(command, rest);
   if (args.flags.has("help")) return write(commandHelp(command));
+  const { signal, onInterrupt } = stopping;
+  const context: CommandContext = { terminal: systemTerminal(), signal, json, onInterrupt };
+  await command.run(args, context);
+}
+
+/** How a command is stopped. */
+interface Stopping extends Pick<CommandContext, "signal" | "onInterrupt"> {
+  /** Aborts the command; false where it does not listen. */
+  stop(why: string): boolean;
+}
+
+/** The first signal asks a command that listens to stop, the second one ends the process. */
+function stoppable(): Stopping {
   const controller = new AbortController();
-  const context: CommandContext = {
-    terminal: systemTerminal(),
-    signal: controller.signal,
-    json,
+  const { signal } = controller;
+  let listens = false;
+  let since = Number.NEGATIVE_INFINITY;
+  const stop = (why: string): boolean => {
+    if (listens) controller.abort(new Error(why));
+    return listens;
+  };
+  return {
+    signal,
+    stop,
     onInterrupt(say) {
-      const stop = (): void => {
-        if (controller.signal.aborted) process.exit(exitCodes.interrupted);
-        controller.abort(new Error("interrupted"));
-        say();
+      listens = true;
+      const interrupt = (name: NodeJS.Signals): void => {
+        if (!signal.aborted) {
+          since = performance.now();
+          stop("interrupted");
+          say();
+        } else if (performance.now() - since > SAME_SIGNAL) {
+          // Not process.exit: it stops worker threads inside ONNX Runtime, which then aborts the process.
+          process.removeListener(name, interrupt);
+          process.kill(process.pid, name);
+        }
       };
-      process.on("SIGINT", stop);
-      process.on("SIGTERM", stop);
+      process.on("SIGINT", interrupt);
+      process.on("SIGTERM", interrupt);
     },
   };
-  await command.run(args, context);
 }
 
 function help([topic]: readonly string[], json: boolean): void {
@@ -136,10 +172,4 @@ function colors(stream: { readonly isTTY?: boolean }): boolean {
 function colored([first = "", ...rest]: readonly string[]): string[] {
   const style = textStyle(colors(process.stderr));
   return [first.replace(/^error:/, (word) => style.bad(word)), ...rest];
-}
-
-/** A reader such as `head` that closes the pipe is no failure. */
-function leaveQuietly(error: Error): void {
-  if ("code" in error && error.code === "EPIPE") process.exit(exitCodes.success);
-  throw error;
 }

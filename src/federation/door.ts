@@ -447,11 +447,18 @@ export function openDoor<State extends StateTree>({
         if (rest > 0) soonest = Math.min(soonest, rest);
         else if (id !== "") {
           const why = `no progress for ${Math.round(leaseMs / 1000)} s`;
+          // Whoever has been silent for so long is not here, whatever a connection says that nobody has closed.
+          leave(client);
           await door.fail({ id, round, client }, { code: "lease-expired", message: why });
+          soonest = 0; // What is waited for has changed.
         }
       }
       await within(changed.wait, env, soonest, signal);
     }
+  }
+
+  function leave(client: string): void {
+    if (here.delete(client)) away.set(client, env.monotonic());
   }
 
   function wake(): void {
@@ -495,7 +502,7 @@ export function openDoor<State extends StateTree>({
       if (presence === "here") {
         here.add(client);
         away.delete(client);
-      } else if (here.delete(client)) away.set(client, env.monotonic());
+      } else leave(client);
       changed.ring();
     },
     renew(client) {

@@ -122,7 +122,7 @@ export async function putSealed(store: BlobStore, { digest, manifest, blobs }: S
   const missing = new Set(await store.missing([...blobs.keys()]));
   const put = async (id: Digest): Promise<void> => {
     const pieces = blobs.get(id);
-    if (pieces && missing.has(id)) await store.put(id, whole(pieces));
+    if (pieces && missing.has(id)) await store.put(id, pieces);
   };
   const chunks = [...new Set(manifest.chunks)];
   for (let from = 0; from < chunks.length; from += SIDE_BY_SIDE)
@@ -151,8 +151,8 @@ export function streamOf(store: BlobStore, { bytes, chunkSize, chunks }: Manifes
     );
   let kept = new Map<number, Uint8Array>();
 
-  async function chunkAt(place: number): Promise<Uint8Array> {
-    const chunk = await store.get(chunks[place] ?? "");
+  async function chunkAt(place: number, into?: Uint8Array): Promise<Uint8Array> {
+    const chunk = await store.get(chunks[place] ?? "", into);
     const expected = Math.min(chunkSize, bytes - place * chunkSize);
     if (chunk.length === expected) return chunk;
     throw new TributaryError(
@@ -165,13 +165,22 @@ export function streamOf(store: BlobStore, { bytes, chunkSize, chunks }: Manifes
     size: bytes,
     async read(start, end) {
       const used = new Map<number, Uint8Array>();
+      const first = Math.floor(start / chunkSize);
+      if (end <= (first + 1) * chunkSize) {
+        const chunk = kept.get(first) ?? (await chunkAt(first));
+        kept = new Map([[first, chunk]]);
+        return chunk.subarray(start - first * chunkSize, end - first * chunkSize);
+      }
       const range = new Uint8Array(end - start);
-      for (let place = Math.floor(start / chunkSize); place * chunkSize < end; place++) {
-        const chunk = kept.get(place) ?? (await chunkAt(place));
-        used.set(place, chunk);
+      for (let place = first; place * chunkSize < end; place++) {
         const from = place * chunkSize; // of the chunk, in the stream
-        const part = chunk.subarray(Math.max(start - from, 0), end - from);
-        range.set(part, Math.max(from - start, 0));
+        const to = Math.min(from + chunkSize, bytes);
+        const inside = from >= start && to <= end;
+        const target = inside ? range.subarray(from - start, to - start) : undefined;
+        const chunk = kept.get(place) ?? (await chunkAt(place, target));
+        if (chunk === target) continue;
+        used.set(place, chunk);
+        range.set(chunk.subarray(Math.max(start - from, 0), end - from), Math.max(from - start, 0));
       }
       kept = used;
       return range;
@@ -185,7 +194,8 @@ export async function open(
   digest: Digest,
 ): Promise<{ readonly params: Params; readonly json: Json | undefined; readonly manifest: Manifest }> {
   const manifest = await getManifest(store, digest);
-  const file = await openSafetensors(streamOf(store, manifest), `manifest ${digest}`);
+  // What a store gives is nobody else's.
+  const file = await openSafetensors(streamOf(store, manifest), `manifest ${digest}`, { views: true });
   const params = await readTensors(file);
   const { metadata } = file;
   const text = metadata.get("json");

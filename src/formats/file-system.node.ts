@@ -7,8 +7,8 @@ export interface FileSystem {
   makeFolder(path: string): Promise<string | undefined>;
   /** Makes an empty file, for its owner only where no mode is given; a file that is there is emptied. */
   create(path: string, mode?: number): Promise<OpenFile>;
-  /** The bytes of a file. Throws an error of code `ENOENT` where there is none. */
-  read(path: string): Promise<Uint8Array>;
+  /** The bytes of a file, read into `into` where that has their length. Throws an error of code `ENOENT` where there is none. */
+  read(path: string, into?: Uint8Array): Promise<Uint8Array>;
   /** When a file was last written or touched; undefined where there is none. */
   modified(path: string): Promise<number | undefined>;
   touch(path: string): Promise<void>;
@@ -36,7 +36,7 @@ export interface OpenFile {
 export const nodeFiles: FileSystem = {
   makeFolder: (path) => mkdir(path, { recursive: true, mode: 0o700 }),
   create: async (path, mode = 0o600) => openFile(await open(path, "w", mode)),
-  read: readFile,
+  read: (path, into) => (into ? readInto(path, into) : readFile(path)),
   modified: (path) => stat(path).then(({ mtimeMs }) => mtimeMs, absent(undefined)),
   async touch(path) {
     const now = new Date();
@@ -60,6 +60,23 @@ export const nodeFiles: FileSystem = {
   },
   now: Date.now,
 };
+
+async function readInto(path: string, into: Uint8Array): Promise<Uint8Array> {
+  const file = await open(path, "r");
+  try {
+    const { size } = await file.stat();
+    if (size !== into.length) return await file.readFile();
+    for (let at = 0; at < size; ) {
+      const { bytesRead } = await file.read(into, at, size - at, at);
+      // Cut short meanwhile: what is left of it is not what its name says.
+      if (bytesRead === 0) return into.subarray(0, at);
+      at += bytesRead;
+    }
+    return into;
+  } finally {
+    await file.close();
+  }
+}
 
 function openFile(file: FileHandle): OpenFile {
   let at = 0;
@@ -88,7 +105,7 @@ export async function replaceFile(
   }: {
     readonly path: string;
     readonly draft: string;
-    readonly bytes: Uint8Array | AsyncIterable<Uint8Array>;
+    readonly bytes: Uint8Array | readonly Uint8Array[] | AsyncIterable<Uint8Array>;
     readonly mode?: number;
   },
 ): Promise<void> {

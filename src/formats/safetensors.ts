@@ -61,8 +61,18 @@ const dtypes: ReadonlyMap<string, DType> = new Map(
   (Object.keys(spellings) as DType[]).map((dtype) => [spellings[dtype], dtype]),
 );
 
+/** How a file is read. */
+export interface OpenOptions {
+  /** Tensors may be views of what the source gives, which nobody writes to. Default: they are copies. */
+  readonly views?: boolean;
+}
+
 /** Opens a safetensors file of any size; `file` names it in messages. */
-export async function openSafetensors(source: ByteSource, file = "safetensors"): Promise<TensorFile> {
+export async function openSafetensors(
+  source: ByteSource,
+  file = "safetensors",
+  { views = false }: OpenOptions = {},
+): Promise<TensorFile> {
   const length = headerLength(await source.read(0, Math.min(8, source.size)), source.size, file);
   const { tensors, metadata } = readHeader(await source.read(8, 8 + length), source.size, file);
   const info = (name: string): TensorInfo => lookUp(tensors, name, file);
@@ -72,7 +82,7 @@ export async function openSafetensors(source: ByteSource, file = "safetensors"):
     info,
     async tensor(name) {
       const { dtype, shape, start, end } = info(name);
-      return decode(dtype, shape, await source.read(start, end));
+      return decode(dtype, shape, await source.read(start, end), views);
     },
   };
 }
@@ -359,11 +369,19 @@ function lookUp<T>(map: ReadonlyMap<string, T>, name: string, file: string): T {
   return value;
 }
 
-/** A tensor of these bytes: copied, which also aligns them; bytes that are a whole buffer become the array. */
-export function decode<K extends DType>(dtype: K, shape: readonly number[], bytes: Uint8Array): Tensor<K> {
-  const isWhole = bytes.byteLength === bytes.buffer.byteLength && bytes.buffer instanceof ArrayBuffer;
-  const data: ArrayOf[K] = isWhole ? arrayOver(dtype, bytes.buffer) : allocate(dtype, sizeOf(shape));
-  if (!isWhole) new Uint8Array(data.buffer).set(bytes);
+/** A tensor of these bytes: copied, which also aligns them. Bytes that are a whole buffer become the array, and views where they may. */
+export function decode<K extends DType>(
+  dtype: K,
+  shape: readonly number[],
+  bytes: Uint8Array,
+  views = false,
+): Tensor<K> {
+  const { buffer, byteOffset, byteLength } = bytes;
+  const whole = byteLength === buffer.byteLength;
+  if (buffer instanceof ArrayBuffer && (whole || (views && byteOffset % byteSize(dtype) === 0)))
+    return { dtype, shape, data: arrayOver(dtype, buffer, byteOffset, sizeOf(shape)) };
+  const data: ArrayOf[K] = allocate(dtype, sizeOf(shape));
+  new Uint8Array(data.buffer).set(bytes);
   return { dtype, shape, data };
 }
 

@@ -4,7 +4,7 @@ import { type FederateOptions, federate, type HostedRun } from "../federation/fe
 import type { Journal } from "../federation/journal.ts";
 import type { StateTree, Strategy } from "../federation/strategy.ts";
 import { diskBlobs } from "../storage/disk.ts";
-import type { Answer } from "../transports/http/connection.ts";
+
 import type { Identities } from "../transports/http/identities.ts";
 import { payloadOffers } from "../transports/http/offers.ts";
 import { presenceBook } from "../transports/http/presence.ts";
@@ -12,6 +12,7 @@ import { type RunStatus, usualLimits } from "../transports/http/protocol.ts";
 import { Refused, refusalOf } from "../transports/http/refusal.ts";
 import { findRoute, type Route } from "../transports/http/route.ts";
 import { clientRoutes } from "../transports/http/routes.ts";
+import type { Answer } from "../transports/http/send.ts";
 import type { ServedRun } from "../transports/http/served-run.ts";
 import type { Life } from "./life.ts";
 import type { SimFiles } from "./sim-disk.ts";

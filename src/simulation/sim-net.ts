@@ -1,6 +1,7 @@
+import { joined } from "../federation/digest.ts";
 import type { VirtualEnv } from "../federation/env.ts";
 import type { RandomStream } from "../tensor/random.ts";
-import type { Answer, Send } from "../transports/http/connection.ts";
+import type { Answer, Send } from "../transports/http/send.ts";
 import type { Life } from "./life.ts";
 
 /** A request as it reaches a server. */
@@ -102,7 +103,7 @@ export function simNet({ clock, draw, trouble, listener, trace }: NetOptions): S
         }
         trace(() => `${name}: arrives`);
         const unhear = server.life.onKill(() => broken("connection reset", trouble.delayMs()));
-        const body = carried(request.body ?? new Uint8Array(0), method === "PUT");
+        const body = carried(joined(request.body ?? []), method === "PUT");
         const arrival: Arrival = {
           method,
           path,

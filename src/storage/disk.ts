@@ -1,8 +1,12 @@
 import { basename, dirname, join } from "node:path";
 import { TributaryError } from "../errors.ts";
-import { assertContent, type BlobStore } from "../federation/blob-store.ts";
+import { assertContent, type BlobStore, piecesOf } from "../federation/blob-store.ts";
 import { type Digest, type Hash, isDigest } from "../federation/digest.ts";
 import { durableFolders, type FileSystem, nodeFiles, replaceFile } from "../formats/file-system.node.ts";
+import { nodeEnv } from "./node-env.ts";
+
+/** Digests that a store remembers to have written. */
+const RECENT = 4096;
 
 const temporary = /\.tmp-\d+-\d+$/;
 
@@ -10,25 +14,30 @@ const temporary = /\.tmp-\d+-\d+$/;
 export interface DiskOptions {
   /** Default: the file system of this machine. */
   readonly files?: FileSystem;
-  /** SHA-256. Default: that of WebCrypto, which hashes on a thread of its own. */
+  /** SHA-256. Default: Node's, which copies nothing; WebCrypto's copy for its thread costs more than the hash. */
   readonly hash?: Hash;
 }
 
 /**
- * A blob store in a folder: `<ab>/<cd>/<sha256>`, immutable files of mode 0600. A file is written under a temporary name
+ * A blob store in a folder: `<ab>/<sha256>`, immutable files of mode 0600. A file is written under a temporary name
  * beside its place, synced, renamed, and its folder synced: after a crash it is whole or absent. Temporaries of
- * earlier processes are deleted by `sweep`.
+ * earlier processes are deleted by `sweep`. One level of 256 folders: each new folder costs a further sync.
  */
-export function diskBlobs(folder: string, { files = nodeFiles, hash }: DiskOptions = {}): BlobStore {
+export function diskBlobs(
+  folder: string,
+  { files = nodeFiles, hash = nodeEnv().hash }: DiskOptions = {},
+): BlobStore {
   let written = 0;
   const folders = durableFolders(files, folder);
   const writing = new Map<Digest, Promise<void>>();
   /** Folders whose files are durable, but for those that are being written. */
   const synced = new Map<string, Promise<void>>();
+  /** What this process has made durable lately, in order: whoever asks need not look. */
+  const recent = new Set<Digest>();
 
   function pathOf(id: Digest): string {
     if (!isDigest(id)) throw new RangeError(`disk: "${id}" is not a digest of 64 hexadecimal digits`);
-    return join(folder, id.slice(0, 2), id.slice(2, 4), id);
+    return join(folder, id.slice(0, 2), id);
   }
 
   /** Resolves when the files that are in a folder are durable: a killed process may have left one that is not. */
@@ -43,6 +52,7 @@ export function diskBlobs(folder: string, { files = nodeFiles, hash }: DiskOptio
 
   async function isThere(id: Digest): Promise<boolean> {
     const path = pathOf(id);
+    if (recent.has(id)) return true;
     if ((await files.modified(path)) === undefined || writing.has(id)) return false;
     await durable(dirname(path));
     return true;
@@ -59,7 +69,7 @@ export function diskBlobs(folder: string, { files = nodeFiles, hash }: DiskOptio
     );
   }
 
-  async function write(id: Digest, bytes: Uint8Array): Promise<void> {
+  async function write(id: Digest, bytes: readonly Uint8Array[]): Promise<void> {
     const path = pathOf(id);
     if ((await files.modified(path)) !== undefined) {
       await durable(dirname(path));
@@ -69,6 +79,9 @@ export function diskBlobs(folder: string, { files = nodeFiles, hash }: DiskOptio
     await folders.make(dirname(path));
     try {
       await replaceFile(files, { path, draft: `${path}.tmp-${process.pid}-${written++}`, bytes });
+      recent.add(id);
+      const oldest = recent.values().next().value;
+      if (recent.size > RECENT && oldest !== undefined) recent.delete(oldest);
     } catch (error) {
       // What a failed sync left cannot be told from what is durable.
       await files.remove(path).catch(() => undefined);
@@ -88,7 +101,7 @@ export function diskBlobs(folder: string, { files = nodeFiles, hash }: DiskOptio
       // Whoever puts it too waits for the same sync.
       const under = writing.get(id);
       if (under) return under;
-      const work = write(id, bytes);
+      const work = write(id, piecesOf(bytes));
       writing.set(id, work);
       try {
         await work;
@@ -96,11 +109,11 @@ export function diskBlobs(folder: string, { files = nodeFiles, hash }: DiskOptio
         writing.delete(id);
       }
     },
-    async get(id) {
+    async get(id, into) {
       const path = pathOf(id);
       let bytes: Uint8Array;
       try {
-        bytes = await files.read(path);
+        bytes = await files.read(path, into);
       } catch (error) {
         if (!isAbsent(error)) throw error;
         throw new TributaryError(
@@ -109,7 +122,7 @@ export function diskBlobs(folder: string, { files = nodeFiles, hash }: DiskOptio
           { cause: error },
         );
       }
-      await assertContent(id, bytes, path, hash);
+      await assertContent(id, [bytes], path, hash);
       return bytes;
     },
     async sweep(live, olderThanMs) {
@@ -120,6 +133,7 @@ export function diskBlobs(folder: string, { files = nodeFiles, hash }: DiskOptio
         if (isDigest(name)) {
           if (live.has(name) || ((await files.modified(path)) ?? Number.POSITIVE_INFINITY) > limit) continue;
         } else if (!temporary.test(name) || writing.has(name.slice(0, 64))) continue;
+        recent.delete(name);
         await files.remove(path);
         deleted++;
       }

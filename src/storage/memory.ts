@@ -1,6 +1,6 @@
 import { TributaryError } from "../errors.ts";
-import { assertContent, type BlobStore } from "../federation/blob-store.ts";
-import type { Digest } from "../federation/digest.ts";
+import { assertContent, type BlobStore, piecesOf } from "../federation/blob-store.ts";
+import { type Digest, joined } from "../federation/digest.ts";
 import type { EventBody, Journal, JournalEvent } from "../federation/journal.ts";
 
 /** A blob store in memory. */
@@ -14,14 +14,16 @@ export function memoryBlobs(): BlobStore {
         held.at = performance.now();
         return;
       }
-      await assertContent(id, bytes, "memory");
-      // `slice` of a Buffer would be a view of it.
-      blobs.set(id, { bytes: new Uint8Array(bytes), at: performance.now() });
+      const pieces = piecesOf(bytes);
+      await assertContent(id, pieces, "memory");
+      blobs.set(id, { bytes: joined(pieces), at: performance.now() });
     },
-    async get(id) {
+    async get(id, into) {
       const held = blobs.get(id);
       if (!held) throw new TributaryError("blob-missing", `memory: there is no blob ${id}`);
-      return held.bytes.slice();
+      if (into?.length !== held.bytes.length) return held.bytes.slice();
+      into.set(held.bytes);
+      return into;
     },
     async sweep(live, olderThanMs) {
       const limit = performance.now() - olderThanMs;

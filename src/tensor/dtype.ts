@@ -47,7 +47,7 @@ export type HostArray = ArrayOf[DType];
 const constructors: {
   readonly [K in DType]: {
     new (length: number): ArrayOf[K];
-    new (buffer: ArrayBuffer): ArrayOf[K];
+    new (buffer: ArrayBuffer, start?: number, length?: number): ArrayOf[K];
     readonly BYTES_PER_ELEMENT: number;
   };
 } = {
@@ -73,9 +73,14 @@ export function byteSize(dtype: DType): number {
   return constructors[dtype].BYTES_PER_ELEMENT;
 }
 
-/** A host array over a whole buffer. */
-export function arrayOver<K extends DType>(dtype: K, buffer: ArrayBuffer): ArrayOf[K] {
-  return new constructors[dtype](buffer);
+/** A host array over a buffer, or over `length` elements of it from byte `start`, a multiple of their size. */
+export function arrayOver<K extends DType>(
+  dtype: K,
+  buffer: ArrayBuffer,
+  start?: number,
+  length?: number,
+): ArrayOf[K] {
+  return new constructors[dtype](buffer, start, length);
 }
 
 /** A zero-filled host array. */

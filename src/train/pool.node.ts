@@ -95,6 +95,7 @@ function workerFile(): { readonly url: URL; readonly execArgv: string[] } {
 /** Starts the workers and waits until each holds the base weights. */
 export async function openPool({ base, plan, device = "cpu" }: OpenPoolOptions): Promise<Pool> {
   const members: Member[] = [];
+  const threads = new Set<Worker>();
   const queue: Pending[] = [];
   let nextId = 1;
   let closed = false;
@@ -112,12 +113,9 @@ export async function openPool({ base, plan, device = "cpu" }: OpenPoolOptions):
   const open = (): Promise<void> =>
     new Promise((resolve, reject) => {
       const { url, execArgv } = workerFile();
-      const member: Member = {
-        worker: new Worker(url, { execArgv }),
-        id: undefined,
-        settle: undefined,
-        fail: undefined,
-      };
+      const worker = new Worker(url, { execArgv });
+      threads.add(worker);
+      const member: Member = { worker, id: undefined, settle: undefined, fail: undefined };
       member.worker.on("message", (reply: Reply) => {
         if (reply.type === "ready") {
           runtimeName = reply.runtime;
@@ -136,6 +134,7 @@ export async function openPool({ base, plan, device = "cpu" }: OpenPoolOptions):
       };
       member.worker.on("error", lose);
       member.worker.on("exit", (code) => {
+        threads.delete(worker);
         if (closed) return;
         lose(new TributaryError("worker-lost", `pool: a worker thread ended with code ${code}`));
       });
@@ -197,7 +196,7 @@ export async function openPool({ base, plan, device = "cpu" }: OpenPoolOptions):
     await Promise.all(Array.from({ length: plan.workers }, open));
   } catch (error) {
     closed = true;
-    await Promise.all(members.map((member) => member.worker.terminate()));
+    await Promise.all([...threads].map(endThread));
     throw error;
   }
   return {
@@ -226,9 +225,20 @@ export async function openPool({ base, plan, device = "cpu" }: OpenPoolOptions):
       closed = true;
       const error = new TributaryError("closed", "pool: closed while tasks were waiting");
       for (const pending of queue.splice(0)) pending.fail(error);
-      await Promise.all(members.map((member) => member.worker.terminate()));
+      await Promise.all([...threads].map(endThread));
     },
   };
+}
+
+/** Ends a thread after the step that it is in: one that is stopped inside ONNX Runtime aborts the process. */
+async function endThread(worker: Worker): Promise<void> {
+  await new Promise<void>((resolve) => {
+    worker.on("message", (reply: Reply) => reply.type === "closed" && resolve());
+    worker.once("exit", () => resolve());
+    worker.once("error", () => resolve());
+    worker.postMessage({ type: "close" } satisfies Request);
+  });
+  await worker.terminate();
 }
 
 function failure(reply: Reply & { readonly type: "failed" }): Error {

@@ -42,7 +42,8 @@ export type Request =
   | { readonly type: "weights"; readonly params: Params }
   | { readonly type: "train"; readonly id: number; readonly task: PoolTask }
   | { readonly type: "forward"; readonly id: number; readonly task: ForwardTask }
-  | { readonly type: "abort"; readonly id: number };
+  | { readonly type: "abort"; readonly id: number }
+  | { readonly type: "close" };
 
 /** What comes back. */
 export type Reply =
@@ -50,6 +51,7 @@ export type Reply =
   | { readonly type: "step"; readonly id: number; readonly record: StepRecord }
   | { readonly type: "trained"; readonly id: number; readonly outcome: LocalOutcome }
   | { readonly type: "outputs"; readonly id: number; readonly outputs: readonly Params[] }
+  | { readonly type: "closed" }
   | {
       readonly type: "failed";
       readonly id: number | undefined;
@@ -161,6 +163,9 @@ export function createWorkerHost({ post, loadBase }: WorkerHostOptions): (reques
         }
         return;
       }
+      case "close":
+        post({ type: "closed" });
+        return;
       case "abort":
         return;
     }
@@ -171,6 +176,8 @@ export function createWorkerHost({ post, loadBase }: WorkerHostOptions): (reques
       running.get(request.id)?.abort(new TributaryError("aborted", "worker: the task was abandoned"));
       return;
     }
+    if (request.type === "close")
+      for (const task of running.values()) task.abort(new TributaryError("closed", "worker: closed"));
     if (request.type === "train" || request.type === "forward")
       running.set(request.id, new AbortController());
     last = last

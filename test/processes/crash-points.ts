@@ -1,6 +1,7 @@
-import type { BlobStore } from "../../src/federation/blob-store.ts";
+import { type BlobStore, piecesOf } from "../../src/federation/blob-store.ts";
 import type { RunStore } from "../../src/federation/federate.ts";
 import type { EventBody, Journal } from "../../src/federation/journal.ts";
+import { whole } from "../../src/federation/manifest.ts";
 
 /** Where a coordinator can be killed, in the order in which a round passes them. */
 export const crashPoints = [
@@ -67,7 +68,7 @@ export function crashing(
   const watchedBlobs: BlobStore = {
     ...blobs,
     async put(id, bytes) {
-      const what = `${folding ? "state" : "update"} ${isManifest(bytes) ? "manifest" : "chunk"}`;
+      const what = `${folding ? "state" : "update"} ${isManifest(whole(piecesOf(bytes))) ? "manifest" : "chunk"}`;
       passes(`before ${what}`);
       await blobs.put(id, bytes);
       passes(`after ${what}`);

@@ -15,12 +15,12 @@ describeBlobStore("disk", async () => {
 });
 
 describe("blobs on disk", () => {
-  it("lie in ab/cd/<sha256>, readable by their owner only", async () => {
+  it("lie in ab/<sha256>, readable by their owner only", async () => {
     const folder = join(root, "layout");
     const bytes = Uint8Array.of(5, 6);
     const id = await sha256(bytes);
     await diskBlobs(folder).put(id, bytes);
-    const path = join(folder, id.slice(0, 2), id.slice(2, 4), id);
+    const path = join(folder, id.slice(0, 2), id);
     expect([...readFileSync(path)]).toEqual([5, 6]);
     if (process.platform !== "win32") expect(statSync(path).mode & 0o777).toBe(0o600);
   });
@@ -29,7 +29,7 @@ describe("blobs on disk", () => {
     const folder = join(root, "damaged");
     const bytes = new Uint8Array(1000).fill(1);
     const id = await sha256(bytes);
-    const path = join(folder, id.slice(0, 2), id.slice(2, 4), id);
+    const path = join(folder, id.slice(0, 2), id);
     await diskBlobs(folder).put(id, bytes);
     truncateSync(path, 999);
     await expect(diskBlobs(folder).get(id)).rejects.toMatchObject({ code: "blob-damaged" });
@@ -41,7 +41,7 @@ describe("blobs on disk", () => {
     const id = await sha256(bytes);
     const blobs = diskBlobs(folder);
     await blobs.put(id, bytes);
-    const draft = join(folder, id.slice(0, 2), id.slice(2, 4), `${id}.tmp-4711-0`);
+    const draft = join(folder, id.slice(0, 2), `${id}.tmp-4711-0`);
     writeFileSync(draft, "half");
     expect(await blobs.sweep(new Set([id]), -1000)).toBe(1);
     expect(() => statSync(draft)).toThrow("ENOENT");

@@ -1,6 +1,7 @@
 import { appendFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
+import { TributaryError } from "../../errors.ts";
 import { loadJob } from "../../job/load.node.ts";
 import type { PlacedJob } from "../../job/run.ts";
 import { type LogLine, type ServeEvent, serveJobs } from "../../job/serve.node.ts";
@@ -81,6 +82,7 @@ export const serve: Command = {
       if (logFile !== undefined) appendFileSync(logFile, text, { mode: 0o600 });
     };
     onInterrupt(() => terminal.err("stopping; run the same command to go on\n"));
+    const failed: string[] = [];
     try {
       await serveJobs(jobs, {
         clients: jobs.map((job) => clientsOf(job, flags)),
@@ -99,6 +101,7 @@ export const serve: Command = {
         signal,
         onLog: log,
         onEvent(event) {
+          if (event.type === "run-failed") failed.push(`${event.run}: ${event.reason}`);
           const text = json ? undefined : line(event, jobs.length > 1, terminal.cwd);
           if (text !== undefined) terminal.out(`${text}\n`);
         },
@@ -107,7 +110,9 @@ export const serve: Command = {
         for (const { out } of jobs) terminal.out(`everything is in ${shortPath(out, terminal.cwd)}\n`);
     } catch (error) {
       if (signal.aborted) throw interrupted("stopped; everything is kept, run the same command to go on");
-      throw error;
+      if (jobs.length === 1 || failed.length === 0) throw error;
+      const what = `${failed.length} of ${jobs.length} runs failed`;
+      throw new TributaryError("runs-failed", [what, ...failed].join("\n"), { cause: error });
     }
   },
 };

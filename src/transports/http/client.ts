@@ -1,6 +1,6 @@
 import { TributaryError } from "../../errors.ts";
 import { type BaseChain, baseChain, extendChain } from "../../federation/base-chain.ts";
-import type { BlobStore } from "../../federation/blob-store.ts";
+import { type BlobStore, piecesOf } from "../../federation/blob-store.ts";
 import type { Digest } from "../../federation/digest.ts";
 import type { Env } from "../../federation/env.ts";
 import {
@@ -25,8 +25,9 @@ import type {
 } from "../../federation/message.ts";
 import type { Payload } from "../../federation/strategy.ts";
 import type { ClientTransport } from "../../federation/transport.ts";
-import type { Connection, Signer } from "./connection.ts";
-import { messages, type Next, type Submission } from "./protocol.ts";
+import type { Connection } from "./connection.ts";
+import { INLINE, messages, type Next, type Submission } from "./protocol.ts";
+import type { Signer } from "./send.ts";
 import { turnstile } from "./turnstile.ts";
 
 /** What a client keeps on its own machine for one run. */
@@ -116,8 +117,9 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
   }
 
   /** What the server sends in a round, through memory or, where it is large, through the store. */
-  async function payloadOf(digest: Digest): Promise<Payload> {
-    const bytes = await fetchBlob(digest);
+  async function payloadOf(digest: Digest, text: string | undefined): Promise<Payload> {
+    const sent = text === undefined ? undefined : new TextEncoder().encode(text);
+    const bytes = sent && (await digestOf(sent)) === digest ? sent : await fetchBlob(digest);
     const manifest = messages.manifest.parse(JSON.parse(new TextDecoder().decode(bytes)));
     const into = manifest.bytes > AT_ONCE ? store.blobs : passingBlobs();
     await into.put(digest, bytes);
@@ -140,27 +142,36 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
     );
   }
 
-  async function workOf({ assignment, payload, bases }: Extract<Next, { kind: "work" }>): Promise<Work> {
+  async function workOf({
+    assignment,
+    payload,
+    text,
+    bases,
+  }: Extract<Next, { kind: "work" }>): Promise<Work> {
     await catchUp(bases, assignment.baseVersion);
     current = assignment;
     const kept: ClientMemory =
       assignment.memory === undefined ? {} : await openMemory(store.blobs, assignment.memory);
-    return { assignment, payload: await payloadOf(payload), chain, ...kept };
+    return { assignment, payload: await payloadOf(payload, text), chain, ...kept };
   }
 
   /** Uploads what the server has not, from memory where it still is, and submits until there is a receipt. */
   async function deliver(unsent: Unsent, sealed?: Sealed): Promise<Receipt> {
     const { submission } = unsent;
+    const manifest = await bytesOf(submission.manifest, sealed);
     const { chunks } = sealed?.manifest ?? (await getManifest(store.blobs, submission.manifest));
+    const inline = manifest.length <= INLINE && { text: new TextDecoder().decode(manifest) };
+    const all = [...new Set(inline ? chunks : [...chunks, submission.manifest])];
     const send = (id: Digest): Promise<void> => upload(id, sealed);
-    let absent = await missing([...new Set([...chunks, submission.manifest])]);
+    // Of an update that was made just now the server has nothing; where it is small, asking costs more than sending.
+    let absent = sealed && all.length <= IN_FLIGHT ? all : await missing(all);
     for (;;) {
       await Promise.all(absent.filter((id) => id !== submission.manifest).map(send));
       if (absent.includes(submission.manifest)) await send(submission.manifest);
       const answer: Receipt | Incomplete = await connection.ask({
         method: "POST",
         path: `${at}/submit`,
-        json: submission,
+        json: { ...submission, ...inline },
         signer,
         schema: messages.answer,
         timeoutMs: 600_000,
@@ -189,12 +200,18 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
     return absent;
   }
 
+  /** A small blob, as a whole. */
+  async function bytesOf(id: Digest, sealed: Sealed | undefined): Promise<Uint8Array> {
+    const pieces = sealed?.blobs.get(id);
+    return pieces ? whole(pieces) : store.blobs.get(id);
+  }
+
   /** Sends one blob, again where it arrived damaged. */
   const upload = (id: Digest, sealed?: Sealed): Promise<void> =>
     line(async () => {
-      const pieces = sealed?.blobs.get(id);
-      const bytes = pieces ? whole(pieces) : await store.blobs.get(id);
-      const timeoutMs = 60_000 + Math.ceil((1000 * bytes.length) / SLOWEST);
+      const bytes = sealed?.blobs.get(id) ?? [await store.blobs.get(id)];
+      const length = bytes.reduce((sum, piece) => sum + piece.length, 0);
+      const timeoutMs = 60_000 + Math.ceil((1000 * length) / SLOWEST);
       for (let tries = 1; ; tries++) {
         try {
           await connection.fetch({
@@ -319,7 +336,7 @@ function passingBlobs(): BlobStore {
   const blobs = new Map<Digest, Uint8Array>();
   return {
     missing: async (ids) => ids.filter((id) => !blobs.has(id)),
-    put: async (id, bytes) => void blobs.set(id, bytes),
+    put: async (id, bytes) => void blobs.set(id, whole(piecesOf(bytes))),
     async get(id) {
       const bytes = blobs.get(id);
       if (bytes) return bytes;

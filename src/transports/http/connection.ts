@@ -1,11 +1,8 @@
 import type { z } from "zod";
 import { TributaryError } from "../../errors.ts";
-import { joined } from "../../federation/digest.ts";
 import type { Env } from "../../federation/env.ts";
-import { patience } from "./patience.ts";
-import { piecesOf } from "./pieces.ts";
 import { messages, PROTOCOL, type Welcome } from "./protocol.ts";
-import { bodyDigest, type ClientKey, signatureOf } from "./signature.ts";
+import { type Answer, type Send, type Signer, sendTo } from "./send.ts";
 
 /** How a client reaches a server. */
 export interface ConnectionOptions {
@@ -16,41 +13,8 @@ export interface ConnectionOptions {
   readonly signal: AbortSignal;
   /** Told why nothing goes on, and when it is tried again. */
   readonly onWait?: (why: string, seconds: number) => void;
-  /** Sends one request. Default: signed, by `fetch`. */
+  /** Sends one request. Default: signed, over connections that stay open. */
   readonly send?: Send;
-}
-
-/** One request as it leaves. */
-export interface Outgoing {
-  readonly method: "GET" | "POST" | "PUT";
-  /** Path and query. */
-  readonly path: string;
-  readonly body?: Uint8Array;
-  /** SHA-256 of the body, where it is known. */
-  readonly digest?: string;
-  readonly headers: Readonly<Record<string, string>>;
-  /** Who signs, and at which time of the server's clock. */
-  readonly signed?: { readonly signer: Signer; readonly time: number };
-  /** Longest time for the answer. */
-  readonly timeoutMs: number;
-  /** Whoever asks is gone. */
-  readonly signal: AbortSignal;
-}
-
-/** What came back. */
-export interface Answer {
-  readonly status: number;
-  readonly headers: { get(name: string): string | null };
-  readonly body: Uint8Array;
-}
-
-/** Sends one request, once; rejects where there is no answer. */
-export type Send = (request: Outgoing) => Promise<Answer>;
-
-/** Who signs. */
-export interface Signer {
-  readonly client: string;
-  readonly key: ClientKey;
 }
 
 /** One request. */
@@ -58,7 +22,8 @@ export interface Ask<T> {
   readonly method: "GET" | "POST" | "PUT";
   readonly path: string;
   readonly json?: unknown;
-  readonly bytes?: Uint8Array;
+  /** Pieces of a body of bytes. */
+  readonly bytes?: readonly Uint8Array[];
   /** The digest of `bytes`, where it is known. */
   readonly digest?: string;
   readonly signer?: Signer;
@@ -85,7 +50,7 @@ const MOST_PAUSE = 30_000;
 
 /** Meets a server: checks that both speak one protocol, and takes over its clock and limits. */
 export async function connect(options: ConnectionOptions): Promise<Connection> {
-  const { url, env, signal, onWait = () => {}, send = overFetch(url) } = options;
+  const { url, env, signal, onWait = () => {}, send = sendTo(url) } = options;
   let offset = 0;
   let welcome = await hello();
 
@@ -113,7 +78,7 @@ export async function connect(options: ConnectionOptions): Promise<Connection> {
     headers = {},
     timeoutMs = 60_000,
   }: Ask<unknown>): Promise<Answer> {
-    const body = json === undefined ? bytes : new TextEncoder().encode(JSON.stringify(json));
+    const body = json === undefined ? bytes : [new TextEncoder().encode(JSON.stringify(json))];
     return send({
       method,
       path,
@@ -160,41 +125,6 @@ export async function connect(options: ConnectionOptions): Promise<Connection> {
     time: () => env.monotonic() + offset,
     ask: async (ask) => read(ask.schema, await persist(ask)),
     fetch: persist,
-  };
-}
-
-/** Signs requests and sends them by `fetch`. */
-function overFetch(url: string): Send {
-  return async ({ method, path, body, digest, headers, signed, timeoutMs, signal }) => {
-    const signature =
-      signed &&
-      signatureOf(
-        {
-          method,
-          path,
-          body: digest ?? bodyDigest(body ?? new Uint8Array()),
-          client: signed.signer.client,
-        },
-        signed.signer.key,
-        signed.time,
-      );
-    const waiting = patience(timeoutMs, signal);
-    try {
-      const response = await fetch(`${url}${path}`, {
-        method,
-        // Bodies are not views of shared memory.
-        ...(body && { body: body as Uint8Array<ArrayBuffer> }),
-        headers: { ...headers, ...signature },
-        signal: waiting.signal,
-        redirect: "error",
-      });
-      const pieces: Uint8Array[] = [];
-      if (response.body)
-        for await (const piece of piecesOf(response.body, waiting.signal)) pieces.push(piece);
-      return { status: response.status, headers: response.headers, body: joined(pieces) };
-    } finally {
-      waiting.end();
-    }
   };
 }
 

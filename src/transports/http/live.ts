@@ -1,6 +1,7 @@
 import type { Env } from "../../federation/env.ts";
-import type { Connection, Signer } from "./connection.ts";
+import type { Connection } from "./connection.ts";
 import { piecesOf } from "./pieces.ts";
+import type { Signer } from "./send.ts";
 import { bodyDigest, signatureOf } from "./signature.ts";
 
 /** How a client keeps a connection open. */

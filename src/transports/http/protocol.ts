@@ -26,6 +26,9 @@ export interface WireLimits {
   readonly waitSeconds: number;
 }
 
+/** Bytes of a manifest up to which it travels in the message that names it. */
+export const INLINE: number = 2 ** 16;
+
 /** The limits of a server that is not told others. */
 export const usualLimits: WireLimits = {
   messageBytes: 256 * 1024,
@@ -76,8 +79,10 @@ export type Next =
   | {
       readonly kind: "work";
       readonly assignment: Assignment;
-      /** Manifest of what the client receives. */
+      /** Digest of the manifest of what the client receives. */
       readonly payload: string;
+      /** That manifest, where it has at most `INLINE` bytes. */
+      readonly text?: string;
       /** Changes of the base by round, from the round asked for: their manifest, and the version of the base after them. */
       readonly bases: readonly { readonly changes: string | null; readonly version: string }[];
     }
@@ -104,7 +109,10 @@ export interface HeartbeatAnswer {
 /** An update whose chunks and manifest the server has. */
 export interface Submission {
   readonly assignment: Reference;
+  /** Digest of the update's manifest. */
   readonly manifest: string;
+  /** That manifest, where it has at most `INLINE` bytes; a larger one is put as a blob first. */
+  readonly text?: string;
   readonly memory?: string | undefined;
   readonly numExamples: number;
   readonly loss: number;
@@ -294,6 +302,7 @@ export const messages: {
       kind: z.literal("work"),
       assignment,
       payload: digest,
+      text: z.string().max(INLINE).exactOptional(),
       bases: z.array(z.strictObject({ changes: digest.nullable(), version: z.string() })),
     }),
     z.strictObject({ kind: z.literal("none"), why: z.string() }),
@@ -304,6 +313,7 @@ export const messages: {
   submission: z.strictObject({
     assignment: reference,
     manifest: digest,
+    text: z.string().max(INLINE).exactOptional(),
     memory: digest.exactOptional(),
     numExamples: count,
     loss: z.number(),

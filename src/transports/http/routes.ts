@@ -1,4 +1,5 @@
 import { TributaryError } from "../../errors.ts";
+import type { BlobStore } from "../../federation/blob-store.ts";
 import type { Digest } from "../../federation/digest.ts";
 import type { Env } from "../../federation/env.ts";
 import type { HostedRun } from "../../federation/federate.ts";
@@ -10,6 +11,7 @@ import {
   type Failure,
   type Heartbeat,
   type Ids,
+  INLINE,
   type Joining,
   messages,
   type Next,
@@ -222,14 +224,7 @@ export function clientRoutes({
       moves,
       async handle(call) {
         const run = runOf(call);
-        const id = digestOf(call);
-        try {
-          await run.blobs.put(id, call.bytes);
-        } catch (error) {
-          if (error instanceof TributaryError && error.code === "blob-damaged")
-            throw new Refused(422, "wrong-digest", `the body does not hash to ${id}; send it again`);
-          throw error;
-        }
+        await putNamed(run.blobs, digestOf(call), call.bytes);
         return { status: 204 };
       },
     },
@@ -277,7 +272,15 @@ export function clientRoutes({
     if (!work) return endOf(hosted) ?? { kind: "none", why: run.status().why };
     const { assignment, payload } = work;
     const digest = await run.offers.offer(assignment.run, assignment.round, payload);
-    return { kind: "work", assignment, payload: digest, bases: state().bases.slice(since) };
+    const manifest = run.offers.get(digest);
+    const text = manifest && manifest.length <= INLINE && new TextDecoder().decode(manifest);
+    return {
+      kind: "work",
+      assignment,
+      payload: digest,
+      ...(text && { text }),
+      bases: state().bases.slice(since),
+    };
   }
 
   async function* live(run: ServedRun, client: string, gone: AbortSignal): AsyncGenerator<string> {
@@ -297,10 +300,12 @@ export function clientRoutes({
     { blobs }: ServedRun,
     { door }: HostedRun,
     client: string,
-    { assignment, manifest: digest, ...claims }: Submission,
+    { assignment, manifest: digest, text, ...claims }: Submission,
   ): Promise<unknown> {
-    if ((await blobs.missing([digest])).length > 0) return { status: "incomplete", missing: [digest] };
-    const bytes = await blobs.get(digest);
+    const sent = text === undefined ? undefined : new TextEncoder().encode(text);
+    if (sent) await putNamed(blobs, digest, sent);
+    else if ((await blobs.missing([digest])).length > 0) return { status: "incomplete", missing: [digest] };
+    const bytes = sent ?? (await blobs.get(digest));
     if (bytes.length > manifestBytes)
       throw new Refused(
         413,
@@ -366,6 +371,17 @@ function digestOf({ parameters }: Call): Digest {
   const id = parameters.get("digest") ?? "";
   if (/^[0-9a-f]{64}$/.test(id)) return id;
   throw new Refused(404, "no-blob", `"${id}" is not a SHA-256 in lower-case hexadecimal`);
+}
+
+/** Stores what a client says is of a digest. */
+async function putNamed(blobs: BlobStore, id: Digest, bytes: Uint8Array): Promise<void> {
+  try {
+    await blobs.put(id, bytes);
+  } catch (error) {
+    if (error instanceof TributaryError && error.code === "blob-damaged")
+      throw new Refused(422, "wrong-digest", `what was sent does not hash to ${id}; send it again`);
+    throw error;
+  }
 }
 
 /** The bytes, or the range of them that is asked for. */

@@ -322,7 +322,7 @@ function tooLarge(got: number, limit: number): Refused {
 }
 
 /** Bytes that are handed to the network at one time. */
-const SLICE = 2 ** 18;
+const SLICE = 2 ** 20;
 
 /** Sends an answer; the number of bytes of its body. */
 async function send(

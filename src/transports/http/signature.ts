@@ -73,9 +73,11 @@ export function isSignedBy(
   return verify(null, Buffer.from(signedText(request)), key, Buffer.from(signature, "base64url"));
 }
 
-/** SHA-256 in hexadecimal of a body. */
-export function bodyDigest(body: Uint8Array | string): string {
-  return createHash("sha256").update(body).digest("hex");
+/** SHA-256 in hexadecimal of a body, whole or in pieces. */
+export function bodyDigest(body: Uint8Array | string | readonly Uint8Array[]): string {
+  const hash = createHash("sha256");
+  for (const piece of Array.isArray(body) ? body : [body]) hash.update(piece);
+  return hash.digest("hex");
 }
 
 function withPublicKey(privateKey: KeyObject): ClientKey {
