@@ -11,7 +11,14 @@ import { type FederatedClient, finiteOnly, openDoor, type RemoteDoor } from "./d
 import { type Env, systemEnv } from "./env.ts";
 import type { RunEvent } from "./events.ts";
 import type { Fold } from "./fold.ts";
-import type { CheckpointCommitted, EventBody, Journal, RoundClosed, RoundOpened } from "./journal.ts";
+import {
+  type CheckpointCommitted,
+  type EventBody,
+  JOURNAL_FORMAT,
+  type Journal,
+  type RoundClosed,
+  type RoundOpened,
+} from "./journal.ts";
 import { openLedger } from "./ledger.ts";
 import { type ClientHalf, uploadPlan } from "./local-rule.ts";
 import {
@@ -344,7 +351,7 @@ export async function* federate<State extends StateTree>(
               plan: planOf(initial),
               clients: ids,
               numClients: clients.size,
-              versions: VERSIONS,
+              versions: { ...VERSIONS, journal: String(JOURNAL_FORMAT) },
             },
           ]);
           break;

@@ -212,6 +212,41 @@ export type EventBody =
 /** The hash before the first event. */
 export const GENESIS: Digest = "0".repeat(64);
 
+/** Version of the events. A program reads journals of its own version and of earlier ones. */
+export const JOURNAL_FORMAT = 1;
+
+const eventTypes: { readonly [Type in EventBody["type"]]: true } = {
+  "run-created": true,
+  "round-opened": true,
+  "assignment-leased": true,
+  "assignment-ended": true,
+  "update-accepted": true,
+  "update-rejected": true,
+  "round-closed": true,
+  "checkpoint-committed": true,
+  "round-evaluated": true,
+  "round-failed": true,
+  "run-ended": true,
+  "run-paused": true,
+  "run-stopped": true,
+  "run-resumed": true,
+  "client-revoked": true,
+};
+
+/** Throws TributaryError `journal-version` where an event is of a later version than this program; `created` says which wrote the journal. */
+export function assertReadable({ seq, body }: JournalEvent, created?: RunCreated): void {
+  const { versions } = body.type === "run-created" ? body : (created ?? { versions: {} });
+  // The first journals do not say their version.
+  const format = versions.journal ?? "1";
+  const known = Object.hasOwn(eventTypes, body.type);
+  if (known && Number(format) <= JOURNAL_FORMAT) return;
+  const why = known ? "" : `event ${seq} is of type ${JSON.stringify(body.type)}, which is not known here; `;
+  throw new TributaryError(
+    "journal-version",
+    `journal: ${why}the journal was begun in format ${format}, this program reads formats up to ${JOURNAL_FORMAT}; continue the run with the version of tributary that wrote it, or a later one`,
+  );
+}
+
 /** The digest that the next event carries as `previousHash`. */
 export function eventHash(event: JournalEvent<unknown>, hash?: Hash): Promise<Digest> {
   return sha256Text(canonicalJson(event), hash);

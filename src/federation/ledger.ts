@@ -1,6 +1,14 @@
 import { type Command, type Decision, decide, emptyRun, type RunState, reduce } from "./coordinator.ts";
 import type { Env } from "./env.ts";
-import { type EventBody, eventHash, GENESIS, type Journal, type JournalEvent, readChain } from "./journal.ts";
+import {
+  assertReadable,
+  type EventBody,
+  eventHash,
+  GENESIS,
+  type Journal,
+  type JournalEvent,
+  readChain,
+} from "./journal.ts";
 
 /** A run's state and the journal behind it: commands are decided at once, their answers wait for the commit. */
 export interface Ledger {
@@ -30,6 +38,7 @@ export async function openLedger({
   let hash = GENESIS;
   if (journal) {
     for await (const { event, hash: next } of readChain(journal, env.hash)) {
+      assertReadable(event, state.created);
       state = reduce(state, [event.body]);
       seq = event.seq;
       hash = next;

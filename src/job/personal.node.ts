@@ -2,7 +2,7 @@ import { TributaryError } from "../errors.ts";
 import { applyChanges } from "../federation/base-chain.ts";
 import { emptyRun, type RunState, reduce } from "../federation/coordinator.ts";
 import type { FederatedClient } from "../federation/door.ts";
-import { readChain } from "../federation/journal.ts";
+import { assertReadable, readChain } from "../federation/journal.ts";
 import { clientHalf } from "../federation/local-rule.ts";
 import { openBaseChanges, openMemory, openState } from "../federation/manifest.ts";
 import type { BaseChange, Strategy } from "../federation/strategy.ts";
@@ -52,7 +52,10 @@ export async function readPersonalModel(
   const { blobs, journal } = store;
   try {
     let run: RunState = emptyRun;
-    for await (const { event } of readChain(journal)) run = reduce(run, [event.body]);
+    for await (const { event } of readChain(journal)) {
+      assertReadable(event, run.created);
+      run = reduce(run, [event.body]);
+    }
     const { checkpoint, created, bases, memories } = run;
     if (checkpoint === undefined || created === undefined)
       throw new TributaryError(

@@ -3,7 +3,7 @@ import { baseChain, extendChain } from "../federation/base-chain.ts";
 import { emptyRun, type RunState, reduce } from "../federation/coordinator.ts";
 import { sha256 } from "../federation/digest.ts";
 import { foldFor } from "../federation/fold.ts";
-import { readChain } from "../federation/journal.ts";
+import { assertReadable, readChain } from "../federation/journal.ts";
 import { getManifest, openState, seal, sealBaseChanges, sealState } from "../federation/manifest.ts";
 import type { ClientRef, StateTree } from "../federation/strategy.ts";
 import { openRunFolder } from "../storage/run-folder.ts";
@@ -52,6 +52,7 @@ export async function verifyRun(
       events++;
       const { body } = event;
       const before = state;
+      assertReadable(event, state.created);
       state = reduce(state, [body]);
       if (body.type !== "checkpoint-committed") continue;
       if (body.round === 0 || before.open === undefined || before.created === undefined) {

@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { nodeEnv } from "../../src/storage/node-env.ts";
 import { connect } from "../../src/transports/http/connection.ts";
 import { piecesOf } from "../../src/transports/http/pieces.ts";
-import { usualLimits } from "../../src/transports/http/protocol.ts";
+import { PROTOCOL, usualLimits } from "../../src/transports/http/protocol.ts";
 
 setFlagsFromString("--expose-gc");
 const collectGarbage = runInNewContext("gc") as () => void;
@@ -14,15 +14,12 @@ const collectGarbage = runInNewContext("gc") as () => void;
 let server: Server;
 let answer: (response: ServerResponse) => void;
 let collecting: NodeJS.Timeout;
-const hello = JSON.stringify({
-  server: "test",
-  protocol: { least: 1, most: 1 },
-  time: 0,
-  limits: usualLimits,
-  runs: [],
-});
+const speaks = (least: number, most: number): string =>
+  JSON.stringify({ server: "test 7.1", protocol: { least, most }, time: 0, limits: usualLimits, runs: [] });
+let hello = "";
 
 beforeEach(async () => {
+  hello = speaks(1, 1);
   server = createServer((request, response) => {
     if (request.url === "/v1/hello") response.end(hello);
     else answer(response);
@@ -63,6 +60,32 @@ describe("a request without an end is tried again, also after its signals were c
     const bytes = await connection.fetch({ method: "GET", path: "/", timeoutMs: 300 });
     expect(new TextDecoder().decode(bytes)).toBe("whole");
     expect(waits).toEqual([expect.stringContaining("no answer within")]);
+  });
+});
+
+describe("a server of another version", () => {
+  const meet = (): Promise<unknown> =>
+    connect({ url: url(), env: nodeEnv(), signal: new AbortController().signal });
+
+  it.each([
+    ["asks for a later one", [PROTOCOL + 1, PROTOCOL + 2], `${PROTOCOL + 1} to ${PROTOCOL + 2}`],
+    ["speaks earlier ones only", [PROTOCOL - 2, PROTOCOL - 1], `${PROTOCOL - 2} to ${PROTOCOL - 1}`],
+  ] as const)(
+    "that %s is refused with both protocols and the version to install",
+    async (_, range, named) => {
+      hello = speaks(...range);
+      await expect(meet()).rejects.toMatchObject({
+        code: "protocol",
+        message: expect.stringContaining(
+          `speaks protocol ${named}, this program ${PROTOCOL}; install the version of the server (test 7.1)`,
+        ),
+      });
+    },
+  );
+
+  it("that speaks ours among others is met", async () => {
+    hello = speaks(PROTOCOL - 1, PROTOCOL + 3);
+    await expect(meet()).resolves.toMatchObject({ welcome: { server: "test 7.1" } });
   });
 });
 

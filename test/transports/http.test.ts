@@ -1,8 +1,12 @@
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import type { ClientTrainer } from "../../src/federation/client.ts";
 import { federate } from "../../src/federation/federate.ts";
 import type { Round } from "../../src/federation/round.ts";
 import type { StateTree, Strategy } from "../../src/federation/strategy.ts";
+import { openSiloFolder } from "../../src/storage/silo-folder.ts";
 import { fedAvg } from "../../src/strategies/fedavg.ts";
 import { fedexLora } from "../../src/strategies/fedex-lora.ts";
 import { fedsaLora } from "../../src/strategies/fedsa-lora.ts";
@@ -108,6 +112,29 @@ describe("a federation over HTTP", () => {
     await expect(operatorOf({ url: server.url, token: "operator" }).hold("toy", "resume")).rejects.toThrow(
       /nothing left to resume: .*the disk of this silo is gone/,
     );
+  });
+
+  it("leaves on a client's disk what it remembers and no update of rounds that are over", async () => {
+    const server = await opened();
+    const strategy = fedsaLora();
+    const folder = mkdtempSync(join(tmpdir(), "tributary-silo-"));
+    const files: number[] = [];
+    const [first, ...others] = settings.clients;
+    const watched: ClientTrainer = {
+      train(task, options) {
+        const entries = readdirSync(folder, { recursive: true, withFileTypes: true });
+        files.push(entries.filter((entry) => entry.isFile()).length);
+        return toyTrainer().train(task, options);
+      },
+    };
+    const store = await openSiloFolder(folder);
+    const loops = others.map(({ id }) => server.join(id, strategy));
+    loops.push(server.join(first?.id ?? "", strategy, { trainer: watched, store }));
+    await server.rounds(strategy, { rounds: 5 });
+    await Promise.all(loops);
+    rmSync(folder, { recursive: true });
+    // A manifest and a chunk of what it remembers.
+    expect(files).toEqual([0, 2, 2, 2, 2]);
   });
 
   it("shows no client the update of another", async () => {

@@ -154,6 +154,8 @@ export interface JoinToyOptions {
   readonly signal: AbortSignal;
   readonly trainer?: ClientTrainer;
   readonly onIdle?: (why: string) => void;
+  /** Default: in memory. */
+  readonly store?: ClientStore;
 }
 
 /** Takes part in the toy run of a server as one of its clients, until the run is over or the signal aborts. */
@@ -161,7 +163,7 @@ export async function joinToy<State extends StateTree>(
   url: string,
   id: string,
   strategy: Strategy<State>,
-  { token, signal, trainer = toyTrainer(), onIdle }: JoinToyOptions,
+  { token, signal, trainer = toyTrainer(), onIdle, store = memoryClientStore() }: JoinToyOptions,
 ): Promise<void> {
   const over = new AbortController();
   const connection = await connect({ url, env, signal });
@@ -177,7 +179,7 @@ export async function joinToy<State extends StateTree>(
   const transport = httpTransport({
     ...common,
     base: "pretrained",
-    store: memoryClientStore(),
+    store,
     ...(onIdle && { onIdle }),
   });
   try {

@@ -87,6 +87,8 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
   const digestOf = (bytes: Uint8Array): Digest | Promise<Digest> => env.hash([bytes]);
   let chain: BaseChain = baseChain(options.base);
   let known = 0;
+  /** Blobs of the changes of the base. */
+  const ofBase = new Set<Digest>();
   let current: Assignment | undefined;
   let beaten = { at: Number.NEGATIVE_INFINITY, verdict: "continue" as "continue" | "abandon", id: "" };
 
@@ -105,8 +107,8 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
     }
   }
 
-  /** Brings a manifest and its chunks into a store: what is there is not fetched again. */
-  async function download(digest: Digest, into: BlobStore): Promise<void> {
+  /** Brings a manifest and its chunks into a store, and names them: what is there is not fetched again. */
+  async function download(digest: Digest, into: BlobStore): Promise<readonly Digest[]> {
     const has = async (id: Digest): Promise<boolean> => (await into.missing([id])).length === 0;
     const bring = async (id: Digest): Promise<void> => {
       if (!(await has(id))) await into.put(id, await fetchBlob(id));
@@ -114,15 +116,19 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
     await bring(digest);
     const manifest = messages.manifest.parse(JSON.parse(new TextDecoder().decode(await into.get(digest))));
     await Promise.all([...new Set(manifest.chunks)].map(bring));
+    return [digest, ...manifest.chunks];
   }
 
   /** What the server sends in a round, through memory or, where it is large, through the store. */
-  async function payloadOf(digest: Digest, text: string | undefined): Promise<Payload> {
+  async function payloadOf(digest: Digest, text: string | undefined, live: Set<Digest>): Promise<Payload> {
     const sent = text === undefined ? undefined : new TextEncoder().encode(text);
     const bytes = sent && (await digestOf(sent)) === digest ? sent : await fetchBlob(digest);
     const manifest = messages.manifest.parse(JSON.parse(new TextDecoder().decode(bytes)));
     const into = manifest.bytes > AT_ONCE ? store.blobs : passingBlobs();
     await into.put(digest, bytes);
+    for (const id of [digest, ...manifest.chunks]) live.add(id);
+    // What earlier rounds have left makes room first.
+    await store.blobs.sweep(live, 0);
     await download(digest, into);
     return openPayload(into, digest);
   }
@@ -130,7 +136,7 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
   async function catchUp(bases: Extract<Next, { kind: "work" }>["bases"], version: string): Promise<void> {
     for (const { changes } of bases) {
       if (changes !== null) {
-        await download(changes, store.blobs);
+        for (const id of await download(changes, store.blobs)) ofBase.add(id);
         chain = await extendChain(chain, await openBaseChanges(store.blobs, changes), digestOf);
       }
       known++;
@@ -150,9 +156,13 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
   }: Extract<Next, { kind: "work" }>): Promise<Work> {
     await catchUp(bases, assignment.baseVersion);
     current = assignment;
-    const kept: ClientMemory =
-      assignment.memory === undefined ? {} : await openMemory(store.blobs, assignment.memory);
-    return { assignment, payload: await payloadOf(payload, text), chain, ...kept };
+    const { memory } = assignment;
+    const kept: ClientMemory = memory === undefined ? {} : await openMemory(store.blobs, memory);
+    // Every update before this assignment has its receipt, and of what it remembers the server has named what counts.
+    const live = new Set(ofBase);
+    if (memory !== undefined)
+      for (const id of [memory, ...(await getManifest(store.blobs, memory)).chunks]) live.add(id);
+    return { assignment, payload: await payloadOf(payload, text, live), chain, ...kept };
   }
 
   /** Uploads what the server has not, from memory where it still is, and submits until there is a receipt. */
@@ -183,6 +193,15 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
       }
       absent = [...answer.missing];
     }
+  }
+
+  /**
+   * A crash may bring back the note of an update whose blobs were swept since. That is done after its receipt only, so
+   * there is nothing left to send.
+   */
+  async function outlived(error: unknown): Promise<void> {
+    if (!hasCode(error, "blob-missing")) throw error;
+    await store.keepUnsent(undefined);
   }
 
   async function missing(ids: readonly Digest[]): Promise<Digest[]> {
@@ -233,7 +252,7 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
     async next({ waitMs, signal }) {
       const end = env.monotonic() + waitMs;
       const left = await store.unsent();
-      if (left) await deliver(left);
+      if (left) await deliver(left).catch(outlived);
       for (let spoiled = 0; !signal.aborted; ) {
         const wait = Math.min(
           connection.welcome.limits.waitSeconds,
