@@ -32,7 +32,7 @@ import {
   VERSIONS,
 } from "./manifest.ts";
 import { planBytes, planOf } from "./plan.ts";
-import { sweepRun } from "./retention.ts";
+import { retention } from "./retention.ts";
 import type { Round } from "./round.ts";
 import { byText, drawCohort } from "./sampling.ts";
 import type { Json } from "./state.ts";
@@ -195,7 +195,8 @@ export async function* federate<State extends StateTree>(
     env.hash,
   );
   assertSameRun(ledger.state, description, strategy.name);
-  if (store && ledger.resumedFrom > 0) await sweepRun(store, keepRounds, host ? UPLOAD_MS : 0);
+  const kept = store && retention(store, keepRounds);
+  if (ledger.resumedFrom > 0) await kept?.sweep(host ? UPLOAD_MS : 0);
 
   const signal = options.signal ? AbortSignal.any([options.signal, halt.signal]) : halt.signal;
   const door = openDoor({
@@ -282,7 +283,7 @@ export async function* federate<State extends StateTree>(
   async function commit(round: number, events: readonly EventBody[]): Promise<void> {
     await record(events);
     door.prune(new Set(ledger.state.memories.values()));
-    if (store && keepRounds < round) await sweepRun(store, keepRounds);
+    if (keepRounds < round) await kept?.sweep(0);
   }
 
   async function closeRound(open: OpenRound, closed: RoundClosed): Promise<Round> {

@@ -1,72 +1,86 @@
 import { TributaryError } from "../errors.ts";
 import type { BlobStore } from "./blob-store.ts";
 import type { Digest } from "./digest.ts";
-import type { Journal } from "./journal.ts";
+import type { EventBody, Journal } from "./journal.ts";
 import { getManifest } from "./manifest.ts";
 
-/**
- * Deletes what no kept round, no client's memory and no later catch-up needs, marked from the journal, and was last put
- * more than `olderThanMs` ago; the number of deleted blobs.
- */
-export async function sweepRun(
-  { journal, blobs }: { readonly journal: Journal; readonly blobs: BlobStore },
-  keepRounds: number,
-  olderThanMs = 0,
-): Promise<number> {
-  const manifests = await liveManifests(journal, keepRounds);
-  const live = new Set<Digest>();
-  for (const digest of manifests) {
-    live.add(digest);
-    for (const chunk of await chunksOf(blobs, digest)) live.add(chunk);
-  }
-  return blobs.sweep(live, olderThanMs);
+/** Keeps what a run still needs. */
+export interface Retention {
+  /**
+   * Deletes what no kept round, no client's memory and no later catch-up needs, marked from the journal, and was last put
+   * more than `olderThanMs` ago; the number of deleted blobs. Reads what the journal has gained since the last time.
+   */
+  sweep(olderThanMs: number): Promise<number>;
 }
 
-async function liveManifests(journal: Journal, keepRounds: number): Promise<Set<Digest>> {
+/** The retention of a run of which the states and updates of the last `keepRounds` rounds are kept. */
+export function retention(
+  { journal, blobs }: { readonly journal: Journal; readonly blobs: BlobStore },
+  keepRounds: number,
+): Retention {
+  /** Manifests that are kept for good, or until a client remembers something else. */
   const bases = new Set<Digest>();
   const memories = new Map<string, Digest>();
   const byRound = new Map<number, Set<Digest>>();
-  let pending = new Map<string, Digest>();
-  let last = 0;
-  const inRound = (round: number): Set<Digest> => {
+  /** What the clients of the open attempt will remember if it is committed. */
+  const pending = new Map<string, Digest>();
+  let next = 1;
+  let chunks = new Map<Digest, readonly Digest[]>();
+
+  function inRound(round: number): Set<Digest> {
     const known = byRound.get(round) ?? new Set();
     byRound.set(round, known);
     return known;
-  };
-  for await (const { body } of journal.read(1)) {
+  }
+
+  function mark(body: EventBody): void {
     switch (body.type) {
       case "round-opened":
       case "round-failed":
-        pending = new Map();
-        break;
+        pending.clear();
+        return;
       case "update-accepted":
         inRound(body.round).add(body.manifest);
-        if (body.memory !== undefined) {
-          pending.set(body.client, body.memory);
-          inRound(body.round).add(body.memory);
-        }
-        break;
+        if (body.memory === undefined) return;
+        pending.set(body.client, body.memory);
+        inRound(body.round).add(body.memory);
+        return;
       case "checkpoint-committed":
-        last = body.round;
         inRound(body.round).add(body.state);
         if (body.base !== null) bases.add(body.base);
         for (const [client, memory] of pending) memories.set(client, memory);
-        pending = new Map();
+        pending.clear();
         for (const round of byRound.keys())
-          if (round < last && round < last - keepRounds) byRound.delete(round);
-        break;
+          if (round < body.round && round < body.round - keepRounds) byRound.delete(round);
     }
   }
-  const kept = [...byRound].flatMap(([, digests]) => [...digests]);
-  return new Set([...bases, ...memories.values(), ...kept]);
-}
 
-async function chunksOf(blobs: BlobStore, digest: Digest): Promise<readonly Digest[]> {
-  try {
-    return (await getManifest(blobs, digest)).chunks;
-  } catch (error) {
-    // A manifest that an earlier, shorter retention dropped keeps nothing alive.
-    if (error instanceof TributaryError && error.code === "blob-missing") return [];
-    throw error;
+  async function chunksOf(digest: Digest): Promise<readonly Digest[]> {
+    try {
+      return chunks.get(digest) ?? (await getManifest(blobs, digest)).chunks;
+    } catch (error) {
+      // A manifest that an earlier, shorter retention dropped keeps nothing alive.
+      if (error instanceof TributaryError && error.code === "blob-missing") return [];
+      throw error;
+    }
   }
+
+  return {
+    async sweep(olderThanMs) {
+      for await (const { seq, body } of journal.read(next)) {
+        mark(body);
+        next = seq + 1;
+      }
+      const live = new Set<Digest>();
+      const known = new Map<Digest, readonly Digest[]>();
+      for (const manifests of [bases, memories.values(), ...byRound.values()])
+        for (const digest of manifests) {
+          const of = known.get(digest) ?? (await chunksOf(digest));
+          known.set(digest, of);
+          for (const one of [digest, ...of]) live.add(one);
+        }
+      chunks = known;
+      return blobs.sweep(live, olderThanMs);
+    },
+  };
 }

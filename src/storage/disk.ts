@@ -116,6 +116,7 @@ export function diskBlobs(
         bytes = await files.read(path, into);
       } catch (error) {
         if (!isAbsent(error)) throw error;
+        recent.delete(id);
         throw new TributaryError(
           "blob-missing",
           `disk: there is no blob ${path}; restore it from a copy of the run folder`,

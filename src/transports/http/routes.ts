@@ -314,14 +314,20 @@ export function clientRoutes({
       );
     const manifest = parseMessage(messages.manifest, bytes);
     const { numExamples, loss, memory, metrics } = claims;
-    return door.submitStored(refOf(assignment, client), {
-      digest,
-      manifest,
-      numExamples,
-      loss,
-      ...(memory !== undefined && { memory }),
-      ...(metrics !== undefined && { metrics }),
-    });
+    try {
+      return await door.submitStored(refOf(assignment, client), {
+        digest,
+        manifest,
+        numExamples,
+        loss,
+        ...(memory !== undefined && { memory }),
+        ...(metrics !== undefined && { metrics }),
+      });
+    } catch (error) {
+      // What was there a moment ago was swept or removed: it is asked for again.
+      if (!(error instanceof TributaryError && error.code === "blob-missing")) throw error;
+      return { status: "incomplete", missing: await blobs.missing([...new Set(manifest.chunks)]) };
+    }
   }
 
   /** What clients may read: what they are offered, and the changes of the base. Updates of others are none of it. */
