@@ -87,7 +87,8 @@ export async function admitStored(
   return withinNorm(squares, options);
 }
 
-function refusedFile(error: unknown): Refusal {
+/** The refusal of a stream that is no safetensors file. */
+export function refusedFile(error: unknown): Refusal {
   if (error instanceof TributaryError && error.code.startsWith("safetensors"))
     return { code: "bad-manifest", reason: error.message };
   throw error;

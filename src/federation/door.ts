@@ -1,5 +1,12 @@
 import type { Params } from "../tensor/params.ts";
-import { type AdmissionOptions, admit, admitStored, refuseManifest, type Verdict } from "./admission.ts";
+import {
+  type AdmissionOptions,
+  admit,
+  admitStored,
+  refusedFile,
+  refuseManifest,
+  type Verdict,
+} from "./admission.ts";
 import { type BaseChain, catchUp, countScalars } from "./base-chain.ts";
 import { bell } from "./bell.ts";
 import type { BlobStore } from "./blob-store.ts";
@@ -12,10 +19,11 @@ import type { UpdateAccepted, UpdateRejected } from "./journal.ts";
 import type { Ledger } from "./ledger.ts";
 import { type ClientHalf, clientHalf, uploadPlan } from "./local-rule.ts";
 import {
+  AT_ONCE,
   type ClientMemory,
   joinUpdate,
   openMemory,
-  open as openPayload,
+  openUpdate,
   putSealed,
   sealMemory,
   sealUpdate,
@@ -32,6 +40,7 @@ import type {
   Work,
 } from "./message.ts";
 import { type PlanEntry, planBytes, planOf } from "./plan.ts";
+import { spareArrays } from "./spare-arrays.ts";
 import type { ClientRef, Payload, RoundContext, StateTree, Strategy } from "./strategy.ts";
 import type { ClientTransport } from "./transport.ts";
 
@@ -115,8 +124,8 @@ type Delivered = Pick<UpdateAccepted, "numExamples" | "loss" | "bytes"> & {
   readonly metrics?: Readonly<Record<string, number>>;
 };
 
-/** Bytes up to which a stored update is read as a whole. */
-const AT_ONCE = 64 * 2 ** 20;
+/** Arrays for updates that are read and folded. */
+const SPARE = 4;
 
 interface Prepared {
   readonly payload: Payload;
@@ -144,6 +153,7 @@ export function openDoor<State extends StateTree>({
   const again = new Set<string>();
   const remote = graceMs !== Number.POSITIVE_INFINITY;
   const remembered = new Map<Digest, ClientMemory>();
+  const spare = spareArrays(SPARE);
   /** When each client was last seen to go; absent while it is here, and before it first came. */
   const away = new Map<string, number>();
   const here = new Set<string>();
@@ -357,11 +367,17 @@ export function openDoor<State extends StateTree>({
       const verdict = await admitStored(streamOf(blobs, manifest), claims, wanted);
       return settle(current, ref, delivered, verdict, () => fold.addStored(head, digest));
     }
-    const { params: tensors } = await openPayload(blobs, digest);
-    const verdict = admit({ tensors, ...claims }, wanted);
-    return settle(current, ref, delivered, verdict, () =>
-      fold.add({ ...head, ...splitUpdate(tensors) }, digest),
-    );
+    const array = fold.keeps ? new Uint8Array(manifest.bytes) : spare.take(manifest.bytes);
+    try {
+      const tensors = await openUpdate(blobs, update, array).catch(refusedFile);
+      if ("code" in tensors) return await settle(current, ref, delivered, tensors, () => undefined);
+      const verdict = admit({ tensors, ...claims }, wanted);
+      return await settle(current, ref, delivered, verdict, () =>
+        fold.add({ ...head, ...splitUpdate(tensors) }, digest),
+      );
+    } finally {
+      if (!fold.keeps) spare.give(array);
+    }
   }
 
   /** The receipt of an update that was counted before, also by a round that is over. */

@@ -16,6 +16,8 @@ export type UpdateHead = Pick<Update, "client" | "numExamples">;
 
 /** Takes in the accepted updates of a round, in any order, and gives the next state. */
 export interface Fold<State extends StateTree> {
+  /** Whether tensors that were added are held until the end; otherwise their memory is free again. */
+  readonly keeps: boolean;
   /** Takes in an update in memory, which a store, where there is one, holds under the digest of its manifest. */
   add(update: Update, manifest: Digest): void;
   /** Takes in an update that only the store holds. */
@@ -57,6 +59,7 @@ function keepAll<State extends StateTree>(
     updates.set(update.client.id, update);
   };
   return {
+    keeps: true,
     add,
     addStored: async (head, manifest) => add(await stored(blobs, head, manifest)),
     finish: async (state, context) => strategy.aggregate(state, inOrder(updates), context),
@@ -78,6 +81,7 @@ function addUp<State extends StateTree>(
     folded++;
   };
   return {
+    keeps: false,
     add,
     addStored: async (head, manifest) => add(await stored(blobs, head, manifest)),
     finish: async (state, context) => {
@@ -102,6 +106,7 @@ function readModules<State extends StateTree>(strategy: Strategy<State>, blobs: 
     heads.set(client.id, { head: { client, numExamples }, manifest });
   };
   return {
+    keeps: false,
     add,
     addStored: async (head, manifest) => add(head, manifest),
     finish: async (state, context) => {

@@ -1,5 +1,5 @@
 import { TributaryError } from "../errors.ts";
-import type { ByteSource } from "../formats/byte-source.ts";
+import { type ByteSource, bytesSource } from "../formats/byte-source.ts";
 import { openSafetensors, readTensors, safetensorsPieces } from "../formats/safetensors.ts";
 import type { Params } from "../tensor/params.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -142,23 +142,60 @@ export async function getManifest(store: BlobStore, digest: Digest): Promise<Man
   return JSON.parse(new TextDecoder().decode(await store.get(digest))) as Manifest;
 }
 
+/** Throws TributaryError `blob-damaged` unless a manifest has a chunk for each part of its stream. */
+function assertChunks({ bytes, chunkSize, chunks }: Manifest): void {
+  if (chunks.length === Math.ceil(bytes / chunkSize)) return;
+  throw new TributaryError(
+    "blob-damaged",
+    `a manifest lists ${chunks.length} chunks of ${chunkSize} bytes for ${bytes} bytes`,
+  );
+}
+
+/** Throws TributaryError `blob-damaged` unless a chunk has the length of its place. */
+function assertChunk({ bytes, chunkSize, chunks }: Manifest, place: number, { length }: Uint8Array): void {
+  const expected = Math.min(chunkSize, bytes - place * chunkSize);
+  if (length === expected) return;
+  throw new TributaryError(
+    "blob-damaged",
+    `chunk ${place} of ${chunks.length} has ${length} bytes, its manifest declares ${expected}`,
+  );
+}
+
+/** Streams up to this size are read as a whole; of larger ones a few megabytes at a time. */
+export const AT_ONCE: number = 64 * 2 ** 20;
+
+/**
+ * The stream that a manifest names, in one array: `get` brings each chunk, into its place where it can. `into` has room
+ * for the stream.
+ */
+export async function wholeStream(
+  manifest: Manifest,
+  get: (id: Digest, into: Uint8Array) => Promise<Uint8Array>,
+  into: Uint8Array = new Uint8Array(manifest.bytes),
+): Promise<Uint8Array> {
+  const { bytes, chunkSize, chunks } = manifest;
+  assertChunks(manifest);
+  const read = async (id: Digest, place: number): Promise<void> => {
+    const target = into.subarray(place * chunkSize, Math.min((place + 1) * chunkSize, bytes));
+    const chunk = await get(id, target);
+    assertChunk(manifest, place, chunk);
+    if (chunk !== target) target.set(chunk);
+  };
+  for (let from = 0; from < chunks.length; from += SIDE_BY_SIDE)
+    await Promise.all(chunks.slice(from, from + SIDE_BY_SIDE).map((id, i) => read(id, from + i)));
+  return into.subarray(0, bytes);
+}
+
 /** The stream that a manifest names, read by range. The chunks of the last range are kept: ranges in order read each once. */
-export function streamOf(store: BlobStore, { bytes, chunkSize, chunks }: Manifest): ByteSource {
-  if (chunks.length !== Math.ceil(bytes / chunkSize))
-    throw new TributaryError(
-      "blob-damaged",
-      `a manifest lists ${chunks.length} chunks of ${chunkSize} bytes for ${bytes} bytes`,
-    );
+export function streamOf(store: BlobStore, manifest: Manifest): ByteSource {
+  const { bytes, chunkSize, chunks } = manifest;
+  assertChunks(manifest);
   let kept = new Map<number, Uint8Array>();
 
   async function chunkAt(place: number, into?: Uint8Array): Promise<Uint8Array> {
     const chunk = await store.get(chunks[place] ?? "", into);
-    const expected = Math.min(chunkSize, bytes - place * chunkSize);
-    if (chunk.length === expected) return chunk;
-    throw new TributaryError(
-      "blob-damaged",
-      `chunk ${place} of ${chunks.length} has ${chunk.length} bytes, its manifest declares ${expected}`,
-    );
+    assertChunk(manifest, place, chunk);
+    return chunk;
   }
 
   return {
@@ -194,12 +231,34 @@ export async function open(
   digest: Digest,
 ): Promise<{ readonly params: Params; readonly json: Json | undefined; readonly manifest: Manifest }> {
   const manifest = await getManifest(store, digest);
-  // What a store gives is nobody else's.
-  const file = await openSafetensors(streamOf(store, manifest), `manifest ${digest}`, { views: true });
-  const params = await readTensors(file);
-  const { metadata } = file;
-  const text = metadata.get("json");
-  return { params, json: text === undefined ? undefined : (JSON.parse(text) as Json), manifest };
+  const source =
+    manifest.bytes > AT_ONCE
+      ? streamOf(store, manifest)
+      : bytesSource(await wholeStream(manifest, (id, into) => store.get(id, into)));
+  return { ...(await readStream(source, digest)), manifest };
+}
+
+/** The tensors, which are views where they can be, and the JSON document of a stream that nobody writes to any more. */
+async function readStream(
+  source: ByteSource,
+  digest: Digest,
+): Promise<{ readonly params: Params; readonly json: Json | undefined }> {
+  const file = await openSafetensors(source, `manifest ${digest}`, { views: true });
+  const text = file.metadata.get("json");
+  return {
+    params: await readTensors(file),
+    json: text === undefined ? undefined : (JSON.parse(text) as Json),
+  };
+}
+
+/** The tensors of a stored update under one set of names, as views of `into`, which has room for its stream. */
+export async function openUpdate(
+  store: BlobStore,
+  { digest, manifest }: { readonly digest: Digest; readonly manifest: Manifest },
+  into: Uint8Array,
+): Promise<Params> {
+  const bytes = await wholeStream(manifest, (id, target) => store.get(id, target), into);
+  return (await readStream(bytesSource(bytes), digest)).params;
 }
 
 /** Seals a state of a strategy. */
@@ -231,6 +290,13 @@ export function sealPayload(
   chunkSize?: number,
 ): Promise<Sealed> {
   return sealState(head, { ...payload }, hash, chunkSize);
+}
+
+/** The payload of a stream in memory that nobody writes to any more. */
+export async function readPayload(stream: Uint8Array, digest: Digest): Promise<Payload> {
+  const { params, json } = await readStream(bytesSource(stream), digest);
+  // The digests of the chunks have vouched for the bytes, which only `sealPayload` writes.
+  return unpackState({ params, json: json ?? null }) as { readonly [key: string]: StateTree } & Payload;
 }
 
 /** What `sealPayload` sealed. */

@@ -38,9 +38,13 @@ const schema = z.strictObject({
 
 /** Reads a policy (YAML or JSON). Throws TributaryError `bad-policy` that names every key that is wrong. */
 export async function readPolicy(path: string): Promise<SiloPolicy> {
+  const text = await readFile(path, "utf8").catch((cause: NodeJS.ErrnoException) => {
+    const why = cause.code === "ENOENT" ? "no such file" : cause.message;
+    throw new TributaryError("bad-policy", `${path}: ${why}; give the policy of this silo`, { cause });
+  });
   let given: unknown;
   try {
-    given = parse(await readFile(path, "utf8"));
+    given = parse(text);
   } catch (error) {
     throw new TributaryError("bad-policy", `${path} cannot be read as YAML: ${String(error)}`);
   }
@@ -120,7 +124,7 @@ export function leavingText({
   const more = tensors.length > 4 ? [`and ${count(tensors.length - 4)} more tensors`] : [];
   return [
     `Run ${run}, job ${digest}`,
-    `${rounds} rounds of ${strategy} (${paper})`,
+    `${count(rounds)} ${rounds === 1 ? "round" : "rounds"} of ${strategy} (${paper})`,
     "What leaves this machine:",
     `  an update a round, ${bytes(size)} in the first: ${[...named, ...more].join("; ")}`,
     "  its training loss and the metrics of training",

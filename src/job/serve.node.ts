@@ -7,6 +7,7 @@ import type { RunEvent } from "../federation/events.ts";
 import type { EventBody } from "../federation/journal.ts";
 import { writeFileAtomic } from "../formats/files.node.ts";
 import { nodeEnv } from "../storage/node-env.ts";
+import { lockRun } from "../storage/run-lock.ts";
 import { sqliteJournal } from "../storage/sqlite.ts";
 import { eventFeed } from "../transports/http/event-feed.ts";
 import { type Identities, type IdentityEvent, openIdentities } from "../transports/http/identities.ts";
@@ -130,6 +131,11 @@ export async function serveJobs(jobs: readonly PlacedJob[], options: ServeOption
       carried.push(one);
     }
     await mkdir(home, { recursive: true });
+    // A home that is the folder of a run is locked with it.
+    if (!jobs.some(({ out }) => out === home)) {
+      const lock = lockRun(home);
+      closers.push(() => lock.release());
+    }
     const identityJournal = await sqliteJournal<IdentityEvent>(join(home, serverFiles.clients));
     closers.push(() => identityJournal.close());
     const identities = await openIdentities({

@@ -3,7 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import type { ClientTrainer } from "../../src/federation/client.ts";
-import { federate } from "../../src/federation/federate.ts";
+import { sha256, sha256Text } from "../../src/federation/digest.ts";
+import { type FederateOptions, federate } from "../../src/federation/federate.ts";
+import { joinUpdate, type Manifest } from "../../src/federation/manifest.ts";
+import { planBytes, planOf } from "../../src/federation/plan.ts";
 import type { Round } from "../../src/federation/round.ts";
 import type { StateTree, Strategy } from "../../src/federation/strategy.ts";
 import { openSiloFolder } from "../../src/storage/silo-folder.ts";
@@ -135,6 +138,48 @@ describe("a federation over HTTP", () => {
     rmSync(folder, { recursive: true });
     // A manifest and a chunk of what it remembers.
     expect(files).toEqual([0, 2, 2, 2, 2]);
+  });
+
+  it("refuses an update whose bytes are no stream of tensors, and goes on", async () => {
+    const server = await opened();
+    const strategy = fedAvg();
+    const [first, ...others] = settings.clients;
+    const id = first?.id ?? "";
+    const signal = AbortSignal.timeout(20_000);
+    let opens: () => void = () => {};
+    const isOpen = new Promise<void>((resolve) => {
+      opens = resolve;
+    });
+    const onEvent: FederateOptions<StateTree>["onEvent"] = ({ type }) => type === "round-opened" && opens();
+    const made = server.rounds(strategy, { rounds: 1, onEvent });
+    await isOpen;
+    const work = await server.hosted()?.door.next({ client: id, waitMs: 10_000, signal });
+    const { assignment, payload } = work ?? {};
+    const bytes = new Uint8Array(planBytes(planOf(joinUpdate({ params: settings.initial }))) + 80).fill(255);
+    const chunk = await sha256(bytes);
+    const manifest: Manifest = {
+      kind: "update",
+      run: assignment?.run ?? "",
+      round: 1,
+      client: id,
+      tensors: planOf(joinUpdate({ params: payload?.params ?? new Map() })),
+      bytes: bytes.length,
+      chunkSize: bytes.length,
+      chunks: [chunk],
+      versions: {},
+    };
+    await server.store.blobs.put(chunk, bytes);
+    const digest = await sha256Text(JSON.stringify(manifest));
+    const receipt = await server
+      .hosted()
+      ?.door.submitStored(
+        { id: assignment?.id ?? "", round: 1, client: id },
+        { digest, manifest, numExamples: 1, loss: 1 },
+      );
+    expect(receipt).toMatchObject({ status: "rejected", code: "bad-manifest" });
+    await Promise.all(others.map((client) => server.join(client.id, strategy)));
+    const [round] = await made;
+    expect(round?.rejected).toMatchObject([{ client: id, code: "bad-manifest" }]);
   });
 
   it("shows no client the update of another", async () => {

@@ -4,7 +4,7 @@ import { confirm } from "@clack/prompts";
 import { type JoinEvent, joinRun } from "../../job/join.node.ts";
 import { leavingText, readPolicy } from "../../job/policy.node.ts";
 import { runName } from "../../job/served-run.node.ts";
-import { count } from "../../job/units.ts";
+import { counted } from "../../report/text.ts";
 import type { Command } from "../command.ts";
 import { interrupted, usageError } from "../exit.ts";
 import { lines } from "../terminal.ts";
@@ -36,16 +36,26 @@ export const join: Command = {
   async run({ positionals: [url = ""], flags }, { terminal, signal, json, onInterrupt }) {
     const data = flags.get("data");
     if (data === undefined) throw usageError("join: got no --data, expected the file or folder of this silo");
+    const origin = originOf(url);
+    const token = flags.get("token")?.trim();
+    if (token !== undefined && !/^[A-Za-z0-9_-]{22}$/.test(token))
+      throw usageError(
+        `--token: got ${JSON.stringify(token)}, expected 22 letters, digits, - and _; take a line of tokens.txt that the operator gives you`,
+      );
     onInterrupt(() => terminal.err("stopping; run the same command to go on\n"));
     const place = (path: string): string => resolve(terminal.cwd, path);
-    const [token, model, run, policy] = ["token", "model", "run", "policy"].map((name) => flags.get(name));
+    const [model, run, policy] = ["model", "run", "policy"].map((name) => flags.get(name));
+    let last = "";
     const say = (event: JoinEvent): void => {
-      const text = json ? JSON.stringify({ at: new Date().toISOString(), ...event }) : line(event);
-      if (text !== undefined) terminal.out(`${text}\n`);
+      const plain = JSON.stringify(event);
+      // A wait of months is no log of months.
+      if (plain === last) return;
+      last = plain;
+      terminal.out(`${json ? JSON.stringify({ at: new Date().toISOString(), ...event }) : line(event)}\n`);
     };
     try {
       await joinRun({
-        url: url.replace(/\/+$/, ""),
+        url: origin,
         data: place(data),
         folder: place(flags.get("folder") ?? "silo"),
         name: runName(flags.get("name") ?? hostname()),
@@ -71,12 +81,23 @@ export const join: Command = {
   },
 };
 
-function line(event: JoinEvent): string | undefined {
+/** The origin of an address. Throws where it is none of a server. */
+function originOf(url: string): string {
+  const parsed = URL.canParse(url) ? new URL(url) : undefined;
+  const { protocol, pathname, search, hash, origin } = parsed ?? {};
+  if ((protocol === "http:" || protocol === "https:") && `${pathname}${search}${hash}` === "/")
+    return origin ?? url;
+  throw usageError(
+    `join: got ${url}, expected the address that tributary serve prints, such as http://127.0.0.1:7788 or https://fl.example.org; correct it`,
+  );
+}
+
+function line(event: JoinEvent): string {
   switch (event.type) {
     case "enrolled":
       return `enrolled at ${event.url} as ${event.client}`;
     case "joined":
-      return `in run ${event.run} with ${count(event.examples)} examples: ${event.job.rounds} rounds of ${event.job.strategy.name}`;
+      return `in run ${event.run} with ${counted(event.examples, "example")}: ${counted(event.job.rounds, "round")} of ${event.job.strategy.name}`;
     case "waiting":
       return event.seconds === undefined ? event.why : `${event.why}; again in ${event.seconds} s`;
     case "receipt":

@@ -146,8 +146,11 @@ async function reach(
   const token = await readFile(
     given === undefined ? join(home, serverFiles.operator) : resolve(terminal.cwd, given),
     "utf8",
-  ).catch((error: unknown) => {
-    if (given !== undefined) throw error;
+  ).catch((error: Error) => {
+    if (given !== undefined)
+      throw usageError(
+        `--operator-token: got ${given}, expected a copy of ${serverFiles.operator} in the home of that server: ${error.message}`,
+      );
     throw new TributaryError(
       "no-server",
       `${server} is not the home of a server: it has no ${serverFiles.operator}; give its folder or its URL`,

@@ -1,10 +1,12 @@
-import { appendFileSync } from "node:fs";
+import { appendFileSync, closeSync, openSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
+import { createSecureContext } from "node:tls";
 import { TributaryError } from "../../errors.ts";
 import { loadJob } from "../../job/load.node.ts";
 import type { PlacedJob } from "../../job/run.ts";
 import { type LogLine, type ServeEvent, serveJobs } from "../../job/serve.node.ts";
+import { counted } from "../../report/text.ts";
 import type { Command } from "../command.ts";
 import { interrupted, usageError } from "../exit.ts";
 import { numberFlag } from "../number-flag.ts";
@@ -74,6 +76,8 @@ export const serve: Command = {
     const [home, logFile] = [place("home"), place("log")];
     if (jobs.length > 1 && home === undefined)
       throw usageError("serve: got several jobs, expected --home DIR for what their server keeps");
+    refuseShared(jobs, positionals);
+    if (logFile !== undefined) assertWritable(logFile);
     const { tributary } = await readVersions();
     const log = (line: LogLine): void => {
       const text = `${JSON.stringify(line)}\n`;
@@ -110,7 +114,7 @@ export const serve: Command = {
         for (const { out } of jobs) terminal.out(`everything is in ${shortPath(out, terminal.cwd)}\n`);
     } catch (error) {
       if (signal.aborted) throw interrupted("stopped; everything is kept, run the same command to go on");
-      if (jobs.length === 1 || failed.length === 0) throw error;
+      if (jobs.length === 1 || failed.length === 0) throw listening(error, flags);
       const what = `${failed.length} of ${jobs.length} runs failed`;
       throw new TributaryError("runs-failed", [what, ...failed].join("\n"), { cause: error });
     }
@@ -140,7 +144,62 @@ async function certificate(
   if (cert === undefined && key === undefined) return undefined;
   if (cert === undefined || key === undefined)
     throw usageError("serve: --cert and --key go together; give both");
-  return { cert: await readFile(resolve(cwd, cert), "utf8"), key: await readFile(resolve(cwd, key), "utf8") };
+  const read = (name: string, path: string): Promise<string> =>
+    readFile(resolve(cwd, path), "utf8").catch((error: Error) => {
+      throw usageError(`--${name}: got ${path}, expected a file in PEM: ${error.message}`);
+    });
+  const tls = { cert: await read("cert", cert), key: await read("key", key) };
+  try {
+    createSecureContext(tls);
+  } catch (error) {
+    throw usageError(
+      `serve: ${cert} and ${key} are no certificate and its private key in PEM: ${String(error)}; correct --cert and --key`,
+    );
+  }
+  return tls;
+}
+
+/** Throws where two jobs would write to one folder. */
+function refuseShared(jobs: readonly PlacedJob[], paths: readonly string[]): void {
+  for (const [i, { out }] of jobs.entries()) {
+    const first = jobs.findIndex((job) => job.out === out);
+    if (first < i)
+      throw usageError(
+        `serve: ${paths[first]} and ${paths[i]} write to the same folder ${out}; give one of them another out`,
+      );
+  }
+}
+
+/** Throws where a log cannot be appended to, before anything is served. */
+function assertWritable(path: string): void {
+  try {
+    closeSync(openSync(path, "a", 0o600));
+  } catch (error) {
+    throw usageError(
+      `--log: got ${path}, expected a file in a folder that exists and may be written to: ${error instanceof Error ? error.message : String(error)}`,
+    );
+  }
+}
+
+/** What was thrown; a refusal to listen in the words of the flags. */
+function listening(error: unknown, flags: ReadonlyMap<string, string>): unknown {
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  if (error instanceof TributaryError && code === "tls-required")
+    return new TributaryError(error.code, `${error.message}: --cert FILE --key FILE, or --plain`);
+  const [host, port] = [flags.get("host") ?? "127.0.0.1", flags.get("port") ?? "7788"];
+  switch (code) {
+    case "EADDRINUSE":
+      return usageError(
+        `--port: ${host}:${port} is in use by another process; give another port, or stop the other server`,
+      );
+    case "EADDRNOTAVAIL":
+    case "ENOTFOUND":
+      return usageError(`--host: got ${host}, expected an address or name of this machine, such as 0.0.0.0`);
+    case "EACCES":
+      return usageError(`--port: ${host}:${port} is not allowed to this user; give a port from 1024`);
+    default:
+      return error;
+  }
 }
 
 /** What a person reads of an event; nothing of those that say too little. */
@@ -154,7 +213,7 @@ function sentence(event: ServeEvent, cwd: string): string | undefined {
     case "listening": {
       const tokens =
         event.tokens === undefined ? "" : `; their one-time tokens are in ${shortPath(event.tokens, cwd)}`;
-      return `${event.runs.join(", ")} at ${event.url}, for ${event.clients} silos${tokens}`;
+      return `${event.runs.join(", ")} at ${event.url}, for ${counted(event.clients, "silo")}${tokens}`;
     }
     case "client-joined":
       return `${event.client} has joined (${event.of} of ${event.waitsFor})`;
@@ -163,7 +222,7 @@ function sentence(event: ServeEvent, cwd: string): string | undefined {
         ? `going on after round ${event.rounds.length}`
         : `going on in round ${event.openRound}, ${event.kept} updates are already in`;
     case "round-opened":
-      return `round ${event.round} is open for ${event.cohort.length} silos, quorum ${event.quorum}`;
+      return `round ${event.round} is open for ${counted(event.cohort.length, "silo")}, quorum ${event.quorum}`;
     case "update-accepted":
       return `round ${event.round}: ${event.client} has delivered, loss ${measure("loss", event.loss)}`;
     case "client-dropped":
@@ -177,7 +236,7 @@ function sentence(event: ServeEvent, cwd: string): string | undefined {
     case "waiting":
       return event.why;
     case "run-ended":
-      return `done after ${event.rounds} rounds`;
+      return `done after ${counted(event.rounds, "round")}`;
     case "run-failed":
       return `stopped: ${event.reason}`;
     default:

@@ -1,19 +1,22 @@
 import { TributaryError } from "../../errors.ts";
 import { type BaseChain, baseChain, extendChain } from "../../federation/base-chain.ts";
-import { type BlobStore, piecesOf } from "../../federation/blob-store.ts";
+import type { BlobStore } from "../../federation/blob-store.ts";
 import type { Digest } from "../../federation/digest.ts";
 import type { Env } from "../../federation/env.ts";
 import {
+  AT_ONCE,
   type ClientMemory,
   getManifest,
   openBaseChanges,
   openMemory,
   openPayload,
   putSealed,
+  readPayload,
   type Sealed,
   sealMemory,
   sealUpdate,
   whole,
+  wholeStream,
 } from "../../federation/manifest.ts";
 import type {
   Assignment,
@@ -75,9 +78,6 @@ const BLOB_TIMEOUT = 600_000;
 /** Tries at something that the network or a server's restart may spoil. */
 const TRIES = 10;
 
-/** Payloads up to this size are held in memory while they arrive; larger ones go to the store, where a restart finds them. */
-const AT_ONCE = 64 * 2 ** 20;
-
 /** The client's side of the wire: fetches work, keeps updates until their receipt, goes on where either side was cut off. */
 export function httpTransport(options: HttpTransportOptions): ClientTransport {
   const { connection, signer, run, store, env, heartbeatMs = 5000 } = options;
@@ -92,11 +92,17 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
   let current: Assignment | undefined;
   let beaten = { at: Number.NEGATIVE_INFINITY, verdict: "continue" as "continue" | "abandon", id: "" };
 
-  /** A blob of the server, verified. */
-  async function fetchBlob(id: Digest): Promise<Uint8Array> {
+  /** A blob of the server, verified; in `into`, where it has that length. */
+  async function fetchBlob(id: Digest, into?: Uint8Array): Promise<Uint8Array> {
     for (let tries = 1; ; tries++) {
       const bytes = await line(() =>
-        connection.fetch({ method: "GET", path: `${at}/blobs/${id}`, signer, timeoutMs: BLOB_TIMEOUT }),
+        connection.fetch({
+          method: "GET",
+          path: `${at}/blobs/${id}`,
+          signer,
+          timeoutMs: BLOB_TIMEOUT,
+          ...(into && { into }),
+        }),
       );
       if ((await digestOf(bytes)) === id) return bytes;
       if (tries === TRIES)
@@ -107,36 +113,40 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
     }
   }
 
-  /** Brings a manifest and its chunks into a store, and names them: what is there is not fetched again. */
-  async function download(digest: Digest, into: BlobStore): Promise<readonly Digest[]> {
-    const has = async (id: Digest): Promise<boolean> => (await into.missing([id])).length === 0;
+  /** Brings a manifest and its chunks into the store, and names them: what is there is not fetched again. */
+  async function download(digest: Digest): Promise<readonly Digest[]> {
+    const has = async (id: Digest): Promise<boolean> => (await store.blobs.missing([id])).length === 0;
     const bring = async (id: Digest): Promise<void> => {
-      if (!(await has(id))) await into.put(id, await fetchBlob(id));
+      if (!(await has(id))) await store.blobs.put(id, await fetchBlob(id));
     };
     await bring(digest);
-    const manifest = messages.manifest.parse(JSON.parse(new TextDecoder().decode(await into.get(digest))));
+    const manifest = messages.manifest.parse(
+      JSON.parse(new TextDecoder().decode(await store.blobs.get(digest))),
+    );
     await Promise.all([...new Set(manifest.chunks)].map(bring));
     return [digest, ...manifest.chunks];
   }
 
-  /** What the server sends in a round, through memory or, where it is large, through the store. */
+  /** What the server sends in a round. */
   async function payloadOf(digest: Digest, text: string | undefined, live: Set<Digest>): Promise<Payload> {
     const sent = text === undefined ? undefined : new TextEncoder().encode(text);
     const bytes = sent && (await digestOf(sent)) === digest ? sent : await fetchBlob(digest);
     const manifest = messages.manifest.parse(JSON.parse(new TextDecoder().decode(bytes)));
-    const into = manifest.bytes > AT_ONCE ? store.blobs : passingBlobs();
-    await into.put(digest, bytes);
-    for (const id of [digest, ...manifest.chunks]) live.add(id);
+    const large = manifest.bytes > AT_ONCE;
+    if (large) for (const id of [digest, ...manifest.chunks]) live.add(id);
     // What earlier rounds have left makes room first.
     await store.blobs.sweep(live, 0);
-    await download(digest, into);
-    return openPayload(into, digest);
+    // What is large goes through the store, where a restart finds it.
+    if (!large) return readPayload(await wholeStream(manifest, fetchBlob), digest);
+    await store.blobs.put(digest, bytes);
+    await download(digest);
+    return openPayload(store.blobs, digest);
   }
 
   async function catchUp(bases: Extract<Next, { kind: "work" }>["bases"], version: string): Promise<void> {
     for (const { changes } of bases) {
       if (changes !== null) {
-        for (const id of await download(changes, store.blobs)) ofBase.add(id);
+        for (const id of await download(changes)) ofBase.add(id);
         chain = await extendChain(chain, await openBaseChanges(store.blobs, changes), digestOf);
       }
       known++;
@@ -348,19 +358,4 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
 
 function hasCode(error: unknown, code: string): boolean {
   return error instanceof TributaryError && error.code === code;
-}
-
-/** A store for what is read once. */
-function passingBlobs(): BlobStore {
-  const blobs = new Map<Digest, Uint8Array>();
-  return {
-    missing: async (ids) => ids.filter((id) => !blobs.has(id)),
-    put: async (id, bytes) => void blobs.set(id, whole(piecesOf(bytes))),
-    async get(id) {
-      const bytes = blobs.get(id);
-      if (bytes) return bytes;
-      throw new TributaryError("blob-missing", `there is no blob ${id}`);
-    },
-    sweep: async () => 0,
-  };
 }

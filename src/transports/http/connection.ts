@@ -27,6 +27,8 @@ export interface Ask<T> {
   /** The digest of `bytes`, where it is known. */
   readonly digest?: string;
   readonly signer?: Signer;
+  /** Where the bytes of the answer go, if they have its length. */
+  readonly into?: Uint8Array;
   /** The form of the answer. */
   readonly schema?: z.ZodType<T>;
   readonly headers?: Readonly<Record<string, string>>;
@@ -75,6 +77,7 @@ export async function connect(options: ConnectionOptions): Promise<Connection> {
     bytes,
     digest,
     signer,
+    into,
     headers = {},
     timeoutMs = 60_000,
   }: Ask<unknown>): Promise<Answer> {
@@ -85,6 +88,7 @@ export async function connect(options: ConnectionOptions): Promise<Connection> {
       headers: json === undefined ? headers : { "content-type": "application/json", ...headers },
       ...(body && { body }),
       ...(digest !== undefined && { digest }),
+      ...(into && { into }),
       ...(signer && { signed: { signer, time: env.monotonic() + offset } }),
       timeoutMs,
       signal,

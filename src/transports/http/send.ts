@@ -16,6 +16,8 @@ export interface Outgoing {
   readonly headers: Readonly<Record<string, string>>;
   /** Who signs, and at which time of the server's clock. */
   readonly signed?: { readonly signer: Signer; readonly time: number };
+  /** Where the body of the answer goes, if it has that length. */
+  readonly into?: Uint8Array;
   /** Longest time for the answer. */
   readonly timeoutMs: number;
   /** Whoever asks is gone. */
@@ -59,7 +61,7 @@ export function sendTo(url: string): Send {
   const root = pathname.replace(/\/+$/, "");
 
   function once(
-    { method, path, body = [], headers }: Outgoing,
+    { method, path, body = [], headers, into }: Outgoing,
     signature: Readonly<Record<string, string>>,
     signal: AbortSignal,
   ): Promise<Answer> {
@@ -84,7 +86,7 @@ export function sendTo(url: string): Send {
       });
       request.on("response", (response) => {
         const { statusCode: status = 0, headers: told } = response;
-        bodyOf(response)
+        bodyOf(response, into)
           .then((bytes) => {
             const get = (name: string): string | null => String(told[name] ?? "") || null;
             resolve({ status, headers: { get }, body: bytes });
@@ -138,9 +140,11 @@ class Unanswered extends Error {
 }
 
 /** The body of an answer, whole; rejects where the connection ends before it does. */
-function bodyOf(response: IncomingMessage): Promise<Uint8Array> {
+function bodyOf(response: IncomingMessage, into: Uint8Array | undefined): Promise<Uint8Array> {
   const length = Number(response.headers["content-length"] ?? Number.NaN);
-  const whole = length <= AT_ONCE ? Buffer.allocUnsafeSlow(length) : undefined;
+  const fresh = (): Uint8Array | undefined =>
+    length <= AT_ONCE ? Buffer.allocUnsafeSlow(length) : undefined;
+  const whole = into?.length === length && response.statusCode === 200 ? into : fresh();
   const pieces: Uint8Array[] = [];
   let at = 0;
   return new Promise((resolve, reject) => {
