@@ -235,9 +235,9 @@ const eventTypes: { readonly [Type in EventBody["type"]]: true } = {
 
 /** Throws TributaryError `journal-version` where an event is of a later version than this program; `created` says which wrote the journal. */
 export function assertReadable({ seq, body }: JournalEvent, created?: RunCreated): void {
-  const { versions } = body.type === "run-created" ? body : (created ?? { versions: {} });
+  const writer = body.type === "run-created" ? body : created;
   // The first journals do not say their version.
-  const format = versions.journal ?? "1";
+  const format = writer?.versions.journal ?? "1";
   const known = Object.hasOwn(eventTypes, body.type);
   if (known && Number(format) <= JOURNAL_FORMAT) return;
   const why = known ? "" : `event ${seq} is of type ${JSON.stringify(body.type)}, which is not known here; `;

@@ -97,18 +97,21 @@ function openFile(file: FileHandle): OpenFile {
  */
 export async function replaceFile(
   files: FileSystem,
-  {
-    path,
-    draft,
-    bytes,
-    mode,
-  }: {
-    readonly path: string;
-    readonly draft: string;
-    readonly bytes: Uint8Array | readonly Uint8Array[] | AsyncIterable<Uint8Array>;
-    readonly mode?: number;
-  },
+  { path, ...draft }: Draft & { readonly path: string },
 ): Promise<void> {
+  await writeDraft(files, draft);
+  await publishDraft(files, { path, draft: draft.draft });
+}
+
+/** A file that is written beside its place. */
+export interface Draft {
+  readonly draft: string;
+  readonly bytes: Uint8Array | readonly Uint8Array[] | AsyncIterable<Uint8Array>;
+  readonly mode?: number;
+}
+
+/** Writes a draft; its bytes are durable on return, its name is not. Nothing is left where that fails. */
+export async function writeDraft(files: FileSystem, { draft, bytes, mode }: Draft): Promise<void> {
   try {
     const file = await files.create(draft, mode);
     try {
@@ -118,6 +121,18 @@ export async function replaceFile(
     } finally {
       await file.close();
     }
+  } catch (error) {
+    await files.remove(draft).catch(() => undefined);
+    throw error;
+  }
+}
+
+/** Gives a draft its name, which is durable on return. */
+export async function publishDraft(
+  files: FileSystem,
+  { path, draft }: { readonly path: string; readonly draft: string },
+): Promise<void> {
+  try {
     await files.rename(draft, path);
     await files.syncFolder(dirname(path));
   } catch (error) {

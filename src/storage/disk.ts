@@ -1,8 +1,22 @@
+import { createHash } from "node:crypto";
 import { basename, dirname, join } from "node:path";
 import { TributaryError } from "../errors.ts";
-import { assertContent, type BlobStore, piecesOf } from "../federation/blob-store.ts";
+import {
+  arrives,
+  assertContent,
+  type BlobBytes,
+  type BlobStore,
+  damaged,
+  piecesOf,
+} from "../federation/blob-store.ts";
 import { type Digest, type Hash, isDigest } from "../federation/digest.ts";
-import { durableFolders, type FileSystem, nodeFiles, replaceFile } from "../formats/file-system.node.ts";
+import {
+  durableFolders,
+  type FileSystem,
+  nodeFiles,
+  publishDraft,
+  writeDraft,
+} from "../formats/file-system.node.ts";
 import { nodeEnv } from "./node-env.ts";
 
 /** Digests that a store remembers to have written. */
@@ -69,26 +83,59 @@ export function diskBlobs(
     );
   }
 
-  async function write(id: Digest, bytes: readonly Uint8Array[]): Promise<void> {
+  /** Whether a blob is there and stays for a while. */
+  async function isKept(path: string): Promise<boolean> {
+    if ((await files.modified(path)) === undefined) return false;
+    await durable(dirname(path));
+    return touched(path);
+  }
+
+  /** Writes a draft of a blob; its name. */
+  async function draftOf(id: Digest, bytes: BlobBytes): Promise<string> {
     const path = pathOf(id);
-    if ((await files.modified(path)) !== undefined) {
-      await durable(dirname(path));
-      if (await touched(path)) return;
-    }
-    await assertContent(id, bytes, folder, hash);
+    const draft = `${path}.tmp-${process.pid}-${written++}`;
     await folders.make(dirname(path));
+    if (!arrives(bytes)) {
+      const pieces = await piecesOf(bytes);
+      await assertContent(id, pieces, folder, hash);
+      await writeDraft(files, { draft, bytes: pieces }).catch((error) => unwritten(path, error));
+      return draft;
+    }
+    let stopped: unknown;
+    const checked = checkedPieces(id, bytes, folder, (error) => {
+      stopped = error;
+    });
+    await writeDraft(files, { draft, bytes: checked }).catch((error) =>
+      error === stopped ? Promise.reject(error) : unwritten(path, error),
+    );
+    return draft;
+  }
+
+  async function publish(id: Digest, draft: string): Promise<void> {
+    const path = pathOf(id);
     try {
-      await replaceFile(files, { path, draft: `${path}.tmp-${process.pid}-${written++}`, bytes });
-      recent.add(id);
-      const oldest = recent.values().next().value;
-      if (recent.size > RECENT && oldest !== undefined) recent.delete(oldest);
+      await publishDraft(files, { path, draft });
     } catch (error) {
       // What a failed sync left cannot be told from what is durable.
       await files.remove(path).catch(() => undefined);
       synced.delete(dirname(path));
-      throw new TributaryError("disk-write", `disk: ${path} was not written: ${messageOf(error)}`, {
-        cause: error,
-      });
+      unwritten(path, error);
+    }
+    recent.add(id);
+    const oldest = recent.values().next().value;
+    if (recent.size > RECENT && oldest !== undefined) recent.delete(oldest);
+  }
+
+  /** Runs the work of one writer of a blob; whoever puts it too waits for the same sync. */
+  async function alone(id: Digest, write: () => Promise<void>): Promise<void> {
+    const under = writing.get(id);
+    if (under) return under;
+    const work = write();
+    writing.set(id, work);
+    try {
+      await work;
+    } finally {
+      writing.delete(id);
     }
   }
 
@@ -98,16 +145,20 @@ export function diskBlobs(
       return ids.filter((_, i) => !found[i]);
     },
     async put(id, bytes) {
-      // Whoever puts it too waits for the same sync.
-      const under = writing.get(id);
-      if (under) return under;
-      const work = write(id, piecesOf(bytes));
-      writing.set(id, work);
-      try {
-        await work;
-      } finally {
-        writing.delete(id);
-      }
+      const path = pathOf(id);
+      if (!arrives(bytes))
+        return alone(id, async () => {
+          if (!(await isKept(path))) await publish(id, await draftOf(id, bytes));
+        });
+      if (!writing.has(id) && (await isKept(path))) return;
+      // Of two that arrive neither waits for the other, which may have stopped: each has a draft of its own.
+      const draft = await draftOf(id, bytes);
+      let published = false;
+      await alone(id, () => {
+        published = true;
+        return publish(id, draft);
+      });
+      if (!published) await files.remove(draft);
     },
     async get(id, into) {
       const path = pathOf(id);
@@ -141,6 +192,33 @@ export function diskBlobs(
       return deleted;
     },
   };
+}
+
+/** The pieces of a blob as they arrive; throws at their end where they are not those of the key. Tells what it throws. */
+async function* checkedPieces(
+  id: Digest,
+  pieces: AsyncIterable<Uint8Array>,
+  where: string,
+  onThrow: (error: unknown) => void,
+): AsyncGenerator<Uint8Array> {
+  const hash = createHash("sha256");
+  let length = 0;
+  try {
+    for await (const piece of pieces) {
+      hash.update(piece);
+      length += piece.length;
+      yield piece;
+    }
+    const got = hash.digest("hex");
+    if (got !== id) throw damaged(id, got, length, where);
+  } catch (error) {
+    onThrow(error);
+    throw error;
+  }
+}
+
+function unwritten(path: string, cause: unknown): never {
+  throw new TributaryError("disk-write", `disk: ${path} was not written: ${messageOf(cause)}`, { cause });
 }
 
 function isAbsent(error: unknown): boolean {

@@ -14,7 +14,7 @@ export function memoryBlobs(): BlobStore {
         held.at = performance.now();
         return;
       }
-      const pieces = piecesOf(bytes);
+      const pieces = await piecesOf(bytes);
       await assertContent(id, pieces, "memory");
       blobs.set(id, { bytes: joined(pieces), at: performance.now() });
     },

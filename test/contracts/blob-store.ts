@@ -54,6 +54,57 @@ export function describeBlobStore(
       expect((await blobs.get(id)).length).toBe(100_000);
     });
 
+    it("takes bytes in pieces and as they arrive, and none that stop or are not those of their key", async () => {
+      const { blobs, reopen } = await make();
+      const bytes = new Uint8Array(300_000).map((_, i) => i % 251);
+      const id = await sha256(bytes);
+      const cut = [bytes.subarray(0, 100), bytes.subarray(100, 200_001), bytes.subarray(200_001)];
+      async function* arriving(pieces: readonly Uint8Array[], stops?: Error): AsyncGenerator<Uint8Array> {
+        for (const piece of pieces) {
+          await Promise.resolve();
+          yield piece;
+        }
+        if (stops) throw stops;
+      }
+      const stopped = new Error("the connection is gone");
+      await expect(blobs.put(id, arriving(cut, stopped))).rejects.toBe(stopped);
+      await expect(blobs.put(id, arriving(cut.slice(1)))).rejects.toMatchObject({ code: "blob-damaged" });
+      expect(await blobs.missing([id])).toEqual([id]);
+      await blobs.put(id, arriving(cut));
+      await blobs.put(id, arriving(cut));
+      expect(Buffer.compare(await (await reopen()).get(id), bytes)).toBe(0);
+
+      const other = bytes.slice().reverse();
+      const otherId = await sha256(other);
+      await blobs.put(otherId, [other.subarray(0, 7), other.subarray(7)]);
+      const into = new Uint8Array(other.length);
+      expect(await blobs.get(otherId, into)).toBe(into);
+      expect(Buffer.compare(into, other)).toBe(0);
+      const short = new Uint8Array(3);
+      expect((await blobs.get(otherId, short)).length).toBe(other.length);
+    });
+
+    it("waits for no sender that has stopped where another one brings the same blob", async () => {
+      const { blobs } = await make();
+      const bytes = Uint8Array.of(1, 2, 3, 4);
+      const id = await sha256(bytes);
+      let release: () => void = () => {};
+      const stalls = new Promise<void>((resolve) => {
+        release = resolve;
+      });
+      async function* stalling(): AsyncGenerator<Uint8Array> {
+        yield bytes.subarray(0, 2);
+        await stalls;
+        yield bytes.subarray(2);
+      }
+      const first = blobs.put(id, stalling());
+      await blobs.put(id, bytes);
+      expect([...(await blobs.get(id))]).toEqual([1, 2, 3, 4]);
+      release();
+      await first;
+      expect([...(await blobs.get(id))]).toEqual([1, 2, 3, 4]);
+    });
+
     it("sweeps what is not live and old enough, and nothing else", async () => {
       const { blobs } = await make();
       const texts = ["live", "dead"].map((text) => new TextEncoder().encode(text));

@@ -67,8 +67,9 @@ export function crashing(
   };
   const watchedBlobs: BlobStore = {
     ...blobs,
-    async put(id, bytes) {
-      const what = `${folding ? "state" : "update"} ${isManifest(whole(piecesOf(bytes))) ? "manifest" : "chunk"}`;
+    async put(id, given) {
+      const bytes = whole(await piecesOf(given));
+      const what = `${folding ? "state" : "update"} ${isManifest(bytes) ? "manifest" : "chunk"}`;
       passes(`before ${what}`);
       await blobs.put(id, bytes);
       passes(`after ${what}`);

@@ -23,6 +23,8 @@ afterEach(async () => {
   for (const server of open.splice(0)) await server.close();
 });
 
+async function* nothing(): AsyncGenerator<Uint8Array> {}
+
 async function opened(): Promise<ToyServer> {
   const server = await toyServer();
   open.push(server);
@@ -202,7 +204,7 @@ describe("a federation over HTTP", () => {
         ]),
         query: new URLSearchParams(),
         headers: {},
-        bytes: new Uint8Array(),
+        bytes: nothing(),
         json: undefined,
         gone: new AbortController().signal,
       };

@@ -9,8 +9,8 @@ export interface Call {
   readonly parameters: ReadonlyMap<string, string>;
   readonly query: URLSearchParams;
   readonly headers: IncomingHttpHeaders;
-  /** The body; of a route that takes bytes only until its answer is made. */
-  readonly bytes: Uint8Array;
+  /** The pieces of a body of bytes, as they arrive; none where the route takes no bytes. */
+  readonly bytes: AsyncIterable<Uint8Array>;
   /** The message of the body, of the form that the route names. */
   readonly json: unknown;
   /** Aborted when whoever asked is gone. */

@@ -1,5 +1,5 @@
 import { TributaryError } from "../../errors.ts";
-import type { BlobStore } from "../../federation/blob-store.ts";
+import type { BlobBytes, BlobStore } from "../../federation/blob-store.ts";
 import type { Digest } from "../../federation/digest.ts";
 import type { Env } from "../../federation/env.ts";
 import type { HostedRun } from "../../federation/federate.ts";
@@ -380,7 +380,7 @@ function digestOf({ parameters }: Call): Digest {
 }
 
 /** Stores what a client says is of a digest. */
-async function putNamed(blobs: BlobStore, id: Digest, bytes: Uint8Array): Promise<void> {
+async function putNamed(blobs: BlobStore, id: Digest, bytes: BlobBytes): Promise<void> {
   try {
     await blobs.put(id, bytes);
   } catch (error) {

@@ -5,7 +5,6 @@ import { createServer as createSecureServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { TributaryError } from "../../errors.ts";
 import type { Env } from "../../federation/env.ts";
-import { lentBuffers } from "./buffers.ts";
 import type { Identities } from "./identities.ts";
 import { type NonceBook, nonceBook } from "./nonces.ts";
 import { type Problem, signatureHeaders, type WireLimits } from "./protocol.ts";
@@ -65,9 +64,6 @@ export interface RunningServer {
   close(): Promise<void>;
 }
 
-/** Chunks that are taken in at one time: a bound of memory that does not grow with the clients. */
-const BODIES = 32;
-
 /** A client that fetches 4 MiB chunks at 800 MB/s stays below. */
 const CLIENT_RATE: Rate = { perSecond: 200, burst: 1000 };
 
@@ -94,8 +90,6 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const { host = "127.0.0.1", port, tls } = options;
   assertEncrypted(options);
   const nonces = nonceBook(options.env, 2 * TOLERANCE);
-  const { chunkBytes, manifestBytes } = options.limits;
-  const bodies = lentBuffers(BODIES, Math.max(chunkBytes, manifestBytes));
   const { clientRate = CLIENT_RATE, strangerRate = STRANGER_RATE } = options;
   const clients = tokenBuckets(options.env, clientRate);
   const strangers = tokenBuckets(options.env, strangerRate);
@@ -110,7 +104,6 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     void answer(request, response, {
       ...options,
       nonces,
-      bodies,
       clients,
       strangers,
       network: networkOf(request),
@@ -149,8 +142,6 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 /** What every request is answered with. */
 interface Answering extends ServerOptions {
   readonly nonces: NonceBook;
-  /** Where bodies of bytes are read into; those that find no place wait in the network. */
-  readonly bodies: ReturnType<typeof lentBuffers>;
   /** Requests of clients. */
   readonly clients: Buckets;
   /** Refusals of those who are no clients, by network. */
@@ -220,7 +211,7 @@ function tooMany(what: string, wait: number): Refused {
 async function answered(
   request: IncomingMessage,
   { route, parameters, query }: ReturnType<typeof findRoute>,
-  { identities, env, nonces, bodies, clients, strangers, network, gone }: Answering,
+  { identities, env, nonces, clients, strangers, network, gone }: Answering,
   met: Met,
 ): Promise<Reply> {
   const header = (name: string): string => String(request.headers[name] ?? "");
@@ -236,20 +227,19 @@ async function answered(
     // The path names the digest of the body, so the signature is checked before any of it is read.
     const client = known && authenticate(known, parameters.get("digest") ?? "");
     const moves = (): void => route.moves?.({ parameters, ...(client !== undefined && { client }) });
-    return bodies(async (buffer) => {
-      const bytes = await readBody(request, buffer.subarray(0, limit), moves);
-      met.bytesIn = bytes.length;
-      return route.handle({ ...common, bytes, json: undefined, ...(client !== undefined && { client }) });
+    const bytes = bodyOf(request, limit, (size) => {
+      met.bytesIn = size;
+      moves();
     });
+    return route.handle({ ...common, bytes, json: undefined, ...(client !== undefined && { client }) });
   }
-  const bytes =
-    limit === 0
-      ? new Uint8Array()
-      : await readBody(request, Buffer.allocUnsafeSlow(Math.min(limit, declared || limit)), () => undefined);
-  met.bytesIn = bytes.length;
-  const client = known && authenticate(known, bodyDigest(bytes));
-  const json = route.body?.kind === "json" ? route.body.parse(bytes) : undefined;
-  return route.handle({ ...common, bytes, json, ...(client !== undefined && { client }) });
+  const pieces: Uint8Array[] = [];
+  if (limit > 0) for await (const piece of bodyOf(request, limit, () => undefined)) pieces.push(piece);
+  const body = Buffer.concat(pieces);
+  met.bytesIn = body.length;
+  const client = known && authenticate(known, bodyDigest(body));
+  const json = route.body?.kind === "json" ? route.body.parse(body) : undefined;
+  return route.handle({ ...common, bytes: none(), json, ...(client !== undefined && { client }) });
 
   /** The client that a request says it is from, and its key. */
   function knownClient(): { readonly id: string; readonly key: KeyObject } {
@@ -293,8 +283,12 @@ const PATIENCE = 10_000;
 /** Bytes per second. */
 const SLOWEST = 4096;
 
-/** Reads a body into a buffer that has its limit; what was read of it. A sender that only drips is cut off. */
-async function readBody(request: IncomingMessage, into: Buffer, moves: () => void): Promise<Uint8Array> {
+/** The pieces of a body as they arrive, up to its limit. A sender that only drips is cut off. */
+async function* bodyOf(
+  request: IncomingMessage,
+  limit: number,
+  onSize: (size: number) => void,
+): AsyncGenerator<Uint8Array> {
   let size = 0;
   const began = performance.now();
   const watch = setInterval(() => {
@@ -305,17 +299,22 @@ async function readBody(request: IncomingMessage, into: Buffer, moves: () => voi
       );
   }, PATIENCE / 4);
   try {
-    for await (const piece of request) {
-      if (size + piece.length > into.length) throw tooLarge(size + piece.length, into.length);
-      into.set(piece, size);
+    // Whoever stops reading still answers.
+    for await (const piece of request.iterator({ destroyOnReturn: false })) {
       size += piece.length;
-      moves();
+      if (size > limit) throw tooLarge(size, limit);
+      onSize(size);
+      yield piece;
     }
+  } catch (error) {
+    if (error instanceof Refused) throw error;
+    throw new Refused(400, "cut-off", `the connection ended after ${size} bytes of the body; send it again`);
   } finally {
     clearInterval(watch);
   }
-  return into.subarray(0, size);
 }
+
+async function* none(): AsyncGenerator<Uint8Array> {}
 
 function tooLarge(got: number, limit: number): Refused {
   return new Refused(413, "too-large", `the body has ${got} bytes or more, the limit here is ${limit}`);
