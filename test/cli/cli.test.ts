@@ -1,13 +1,11 @@
-import { spawn } from "node:child_process";
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type Outcome, startProgram } from "./program.ts";
 
-const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
 const base = fileURLToPath(new URL("../../examples/presidents/base", import.meta.url));
-const tsx = import.meta.resolve("tsx");
 let folder = "";
 
 beforeAll(async () => {
@@ -40,40 +38,9 @@ workers: 1
 `;
 }
 
-interface Outcome {
-  readonly code: number | null;
-  readonly out: string;
-  readonly err: string;
-}
-
 /** Runs the command line as a person would, without a terminal. */
 function tributary(...args: string[]): Promise<Outcome> {
-  return interrupted(undefined, ...args);
-}
-
-/** The same, with one Ctrl-C as soon as the output holds `after`. */
-function interrupted(after: string | undefined, ...args: string[]): Promise<Outcome> {
-  return new Promise((resolve, reject) => {
-    let sent = false;
-    const { TRIBUTARY_DEBUG: _, ...env } = process.env;
-    const child = spawn(
-      process.execPath,
-      ["--conditions=@tributary/source", "--import", tsx, main, ...args],
-      { cwd: folder, env },
-    );
-    let [out, err] = ["", ""];
-    child.stdout.on("data", (piece: Buffer) => {
-      out += piece.toString();
-      if (sent || after === undefined || !out.includes(after)) return;
-      sent = true;
-      child.kill("SIGINT");
-    });
-    child.stderr.on("data", (piece: Buffer) => {
-      err += piece.toString();
-    });
-    child.on("error", reject);
-    child.on("close", (code) => resolve({ code, out, err }));
-  });
+  return startProgram(folder, ...args).ended;
 }
 
 /** The weights that a run has trained. */
@@ -123,7 +90,10 @@ describe("the command line", () => {
   it("stops at Ctrl-C with code 130, and the same command goes on to the same bytes", async () => {
     const undisturbed = await tributary("run", "job.yaml", "--out", "whole");
     expect(undisturbed.code).toBe(0);
-    const stopped = await interrupted(" 1/2 ", "run", "job.yaml", "--out", "parted");
+    const program = startProgram(folder, "run", "job.yaml", "--out", "parted");
+    await program.heard(/ 1\/2 /);
+    program.kill("SIGINT");
+    const stopped = await program.ended;
     expect(stopped.code).toBe(130);
     expect(stopped.out).toContain("stopping after the current step; run the same command to go on");
     expect(stopped.err).not.toMatch(/^\s+at /m);

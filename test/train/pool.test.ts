@@ -53,4 +53,20 @@ describe("a pool", () => {
     expect(getEventListeners(signal, "abort")).toHaveLength(0);
     await expect(pool.forward(task(1), { signal })).rejects.toThrow("enough");
   });
+
+  it("ends the tasks that wait and the one under way when it is closed", async () => {
+    const closing = await openPool({
+      base: { kind: "params", params: new Map([["w", w]]) },
+      plan: { workers: 1, threads: 1, why: "a test" },
+    });
+    closing.register("product", product);
+    const [batch = new Map()] = task(1).batches;
+    const long = closing.forward({ ...task(1), batches: Array.from({ length: 100_000 }, () => batch) });
+    const ends = Promise.allSettled([long, closing.forward(task(2))]);
+    await closing.close();
+    expect(await ends).toMatchObject([
+      { status: "rejected", reason: { code: "closed" } },
+      { status: "rejected", reason: { code: "closed" } },
+    ]);
+  });
 });
