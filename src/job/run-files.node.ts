@@ -38,6 +38,18 @@ export const runFiles: {
   report: "report",
 };
 
+/** File of the clients that a run on a server began with. */
+export const clientsFile = "clients.json";
+
+/** Throws TributaryError `served-run` where a folder is that of a run on a server, whose clients are not simulated. */
+export async function refuseServed(folder: string): Promise<void> {
+  if (!(await exists(join(folder, clientsFile)))) return;
+  throw new TributaryError(
+    "served-run",
+    `${folder} holds a run whose silos are on other machines; go on with tributary serve, or give another --out`,
+  );
+}
+
 /** Whether a folder is that of a run. */
 export async function isRunFolder(folder: string): Promise<boolean> {
   return exists(join(folder, resolvedJobName));

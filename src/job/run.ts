@@ -25,6 +25,7 @@ import {
   type RunManifest,
   readSummary,
   readTrained,
+  refuseServed,
   runFiles,
   sweepRunFolder,
   type Trained,
@@ -59,6 +60,7 @@ export async function runJob(
     ...(signal === undefined ? {} : { signal }),
     onProgress: byPercent((progress) => onEvent({ type: "fetching", ...progress })),
   });
+  await refuseServed(given.out);
   const assembly = await assemble(pinned);
   const job = await prepareRunFolder(given.out, pinned, assembly.plan.threads, { fresh });
   const plan = { ...assembly.plan, threads: job.threads === "auto" ? assembly.plan.threads : job.threads };

@@ -22,7 +22,7 @@ import { type Coordination, coordinate } from "./coordinate.node.ts";
 import { resultKeys } from "./differences.ts";
 import type { PlacedJob } from "./run.ts";
 import { isDue, writeTrained } from "./run.ts";
-import { keepJob, prepareRunFolder, writeRounds } from "./run-files.node.ts";
+import { clientsFile, keepJob, prepareRunFolder, writeRounds } from "./run-files.node.ts";
 import { clock } from "./units.ts";
 
 /** How a job is carried. */
@@ -69,9 +69,6 @@ interface Pinned {
   readonly client: string;
   readonly numExamples: number | undefined;
 }
-
-/** File of the clients that a run began with. */
-const listFile = "clients.json";
 
 /** Opens the folder of a run, new or not, for clients on other machines. */
 export async function openCarriedRun(given: PlacedJob, options: CarryOptions): Promise<CarriedRun> {
@@ -376,7 +373,7 @@ export function runName(name: string): string {
 }
 
 async function pinnedClients(folder: string): Promise<Pinned[]> {
-  const text = await readFile(join(folder, listFile), "utf8").catch((error: NodeJS.ErrnoException) => {
+  const text = await readFile(join(folder, clientsFile), "utf8").catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return "[]";
     throw error;
   });
@@ -385,5 +382,5 @@ async function pinnedClients(folder: string): Promise<Pinned[]> {
 }
 
 async function keepClients(folder: string, list: readonly Pinned[]): Promise<void> {
-  await writeFileAtomic(join(folder, listFile), new TextEncoder().encode(JSON.stringify(list)));
+  await writeFileAtomic(join(folder, clientsFile), new TextEncoder().encode(JSON.stringify(list)));
 }

@@ -90,6 +90,11 @@ it("three silos with files of their own end with the adapter of the same job sim
   expect(await measured("served")).toEqual(await measured("simulated"));
   expect(Object.keys((await measured("served"))[0] ?? {})).toContain("perplexity");
   expect((await weights("served")).equals(await weights("simulated"))).toBe(true);
+  // What silos elsewhere have begun is not gone on with over silos that are simulated.
+  for (const fresh of [false, true])
+    await expect(runJob({ ...job, out: join(folder, "served") }, { fresh })).rejects.toMatchObject({
+      code: "served-run",
+    });
 }, 180_000);
 
 it("a command without what it needs says so", async () => {

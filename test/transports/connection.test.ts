@@ -63,6 +63,25 @@ describe("a request without an end is tried again, also after its signals were c
   });
 });
 
+describe("an address at which no coordinator is", () => {
+  it("is said to be none where it answers a page", async () => {
+    hello = "<html>welcome</html>";
+    await expect(
+      connect({ url: url(), env: nodeEnv(), signal: new AbortController().signal }),
+    ).rejects.toMatchObject({
+      code: "protocol",
+      message: expect.stringContaining("it is not JSON; is a coordinator"),
+    });
+  });
+
+  it("is not tried for ever where it does not speak TLS", async () => {
+    const secure = url().replace("http:", "https:");
+    await expect(
+      connect({ url: secure, env: nodeEnv(), signal: AbortSignal.timeout(10_000) }),
+    ).rejects.toMatchObject({ code: "no-tls" });
+  });
+});
+
 describe("a server of another version", () => {
   const meet = (): Promise<unknown> =>
     connect({ url: url(), env: nodeEnv(), signal: new AbortController().signal });

@@ -115,6 +115,11 @@ export async function connect(options: ConnectionOptions): Promise<Connection> {
         if (asked > 0) pause = Math.min(MOST_PAUSE, 1000 * asked);
       } catch (error) {
         if (signal.aborted || error instanceof TributaryError) throw error;
+        if (isPlain(error))
+          throw new TributaryError(
+            "no-tls",
+            `${url} does not speak TLS; is its address http://, or the port another?`,
+          );
         why = `${url} cannot be reached: ${causeOf(error)}`;
       }
       onWait(why, pause / 1000);
@@ -149,12 +154,30 @@ function problemOf(body: Uint8Array, status: number): { readonly code: string; r
 }
 
 function read<T>(schema: z.ZodType<T>, body: Uint8Array): T {
-  const result = schema.safeParse(JSON.parse(new TextDecoder().decode(body)));
+  const refuse = (what: string): TributaryError =>
+    new TributaryError(
+      "protocol",
+      `the server's answer is not of protocol ${PROTOCOL}: ${what}; is a coordinator of tributary at this address?`,
+    );
+  let json: unknown;
+  try {
+    json = JSON.parse(new TextDecoder().decode(body));
+  } catch {
+    throw refuse("it is not JSON");
+  }
+  const result = schema.safeParse(json);
   if (result.success) return result.data;
   const [issue] = result.error.issues;
-  throw new TributaryError(
-    "protocol",
-    `the server's answer is not of protocol ${PROTOCOL}: ${issue?.path.join(".")}: ${issue?.message}`,
+  throw refuse(`${issue?.path.join(".") || "the message"}: ${issue?.message}`);
+}
+
+/** Whether a server answered a TLS greeting with something else. */
+function isPlain(error: unknown): boolean {
+  return (
+    error instanceof Error &&
+    "code" in error &&
+    error.code === "EPROTO" &&
+    /wrong version number|packet length too long/.test(error.message)
   );
 }
 

@@ -140,7 +140,11 @@ export async function openIdentities({
     assertOperator(authorization) {
       const given = hashOf(authorization?.replace(/^Bearer /, "") ?? "");
       if (!timingSafeEqual(Buffer.from(given), Buffer.from(hashOf(operatorToken))))
-        throw new Refused(401, "not-operator", "this needs the operator's token of the server");
+        throw new Refused(
+          401,
+          "not-operator",
+          "this needs the operator's token of the server; it is in operator.token in the server's home",
+        );
     },
   };
 }

@@ -122,7 +122,11 @@ export function operatorRoutes(options: OperatorRoutesOptions, others: readonly 
       async handle(call) {
         const client = call.parameters.get("client") ?? "";
         if (!identities.list().some((known) => known.client === client))
-          throw new Refused(404, "unknown-client", `no client ${client} is enrolled here`);
+          throw new Refused(
+            404,
+            "unknown-client",
+            `no client ${client} is enrolled here; tributary clients lists those that are`,
+          );
         const { reason } = call.json as Removal;
         // First in the runs: a crash in between leaves a client that is asked to leave once more.
         for (const run of runs.values()) await run.hosted()?.revoke(client, reason);

@@ -54,7 +54,10 @@ export function operatorOf({ url, token, signal }: OperatorOptions): Operator {
       const problem = messages.problem.safeParse(jsonOrNothing(text));
       const { code, message } = problem.success
         ? problem.data.error
-        : { code: `http-${response.status}`, message: `the server answered ${response.status}` };
+        : {
+            code: `http-${response.status}`,
+            message: `the server answered ${response.status} without a reason; is a coordinator of tributary at this address?`,
+          };
       throw new TributaryError(code, `${url}: ${message}`);
     }
     const answer = form.safeParse(jsonOrNothing(text));

@@ -258,7 +258,7 @@ export function clientRoutes({
     const { phase, why } = run.status();
     // Nobody opens the door of a run that has failed before the server is started again.
     if (!hosted || phase === "failed") {
-      await env.sleep(1000 * (hosted ? wait : Math.min(wait, 1)), gone).catch(() => undefined);
+      await env.sleep(1000 * Math.min(wait, hosted ? 5 : 1), gone).catch(() => undefined);
       return { kind: "none", why };
     }
     const { door, state } = hosted;
@@ -267,6 +267,7 @@ export function clientRoutes({
     if (state().revoked.has(client))
       throw new Refused(403, "revoked", "an operator has taken this client out of the run");
     door.note(client, "here");
+    // A run that fails wakes nobody: its clients hear of it when they ask again.
     const work = await door.next({ client, waitMs: 1000 * wait, signal: gone });
     if (gone.aborted && !presence.isHere(client)) door.note(client, "away");
     if (!work) return endOf(hosted) ?? { kind: "none", why: run.status().why };
