@@ -1,14 +1,22 @@
-import { campaign, report } from "../../src/simulation/campaign.ts";
+import { campaign } from "../../src/simulation/campaign.ts";
 import { simulated } from "../../test/simulation/strategies.ts";
-import type { Campaign } from "./campaign.ts";
+import { type Campaign, reportOf } from "./campaign.ts";
 
 /** Simulated federations on a virtual clock, with faults of network, disks and processes. */
 export const simulation: Campaign = {
   name: "simulation",
-  async *run({ seeds, clients, rounds, onTrace }) {
-    const size = { clients, rounds };
-    const results = campaign({ ...size, seeds, strategies: simulated, ...(onTrace && { onTrace }) });
-    for await (const result of results)
-      yield { done: 1, ...(result.problems.length > 0 && { failure: report(result, size) }) };
+  every: 1,
+  async open(options) {
+    const { clients = 50, rounds = 5, onTrace } = options;
+    const size = { clients, rounds, strategies: simulated, ...(onTrace && { onTrace }) };
+    return {
+      async run(seed) {
+        const problems: string[] = [];
+        for await (const result of campaign({ ...size, seeds: [seed] }))
+          problems.push(...result.problems.map((problem) => `${result.strategy}: ${problem}`));
+        return reportOf("simulation", seed, problems, options);
+      },
+      close: async () => undefined,
+    };
   },
 };

@@ -82,6 +82,8 @@ const proofs: Readonly<Record<string, Proof>> = {
     covered: "test/presets/federated.test.ts",
   },
   "npm run faults -- --seeds 1000": { covered: "test/simulation/first-seeds.test.ts" },
+  "npm run faults -- --soak 10000": { covered: "test/processes/campaign.test.ts" },
+  "npm run faults -- --campaign kills --seeds 20": { covered: "test/processes/campaign.test.ts" },
   "npm run faults -- --seed 1234 --trace": { covered: "test/simulation/simulation.test.ts" },
   "npm run bench -- exchange": { covered: "test/bench/exchange.test.ts" },
   "npm run parity -- DIR": { prints: /^passed {2}optim\/schedules#0 linear/m, filled: ["DIR", "goldens"] },

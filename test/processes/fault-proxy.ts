@@ -8,6 +8,8 @@ export interface Faults {
   jitterMs?: number;
   /** Bytes per second in each direction of each connection. */
   bytesPerSecond?: number;
+  /** Bytes per second of all connections together, by direction. */
+  link?: { readonly up?: number; readonly down?: number };
   /** Ends a connection after so many bytes of it. */
   cutAfter?: number;
   /** Share of request bodies in which one bit is turned. Headers stay whole: a transport with checksums would not change them. */
@@ -16,6 +18,8 @@ export interface Faults {
   smallest?: number;
   /** Lets nothing through in a direction, and says nothing of it. */
   blackHole?: "up" | "down" | "both";
+  /** Keeps back what goes in a direction for as long as this is set, as a network does that is down for a while. */
+  hold?: "up" | "down" | "both";
   /** Ends the client's side without a word to the server's: the server believes that the client is there. */
   halfOpen?: boolean;
 }
@@ -50,12 +54,24 @@ export async function faultProxy({
   const random = stream({ seed, purpose: "fault proxy" });
   const sockets = new Set<Socket>();
   let [sent, flipped, cuts] = [0, 0, 0];
+  let closed = false;
+  /** When the link has let through what was sent so far, on the clock of `performance`. */
+  const free = { up: 0, down: 0 };
   let waiting: { readonly bytes: number; done(): void }[] = [];
 
   function count(bytes: number): void {
     sent += bytes;
     for (const one of waiting) if (sent >= one.bytes) one.done();
     waiting = waiting.filter((one) => sent < one.bytes);
+  }
+
+  /** Milliseconds until the link has let a piece through, after those that came before it. */
+  function turn(bytes: number, direction: "up" | "down"): number {
+    const rate = faults.link?.[direction];
+    if (rate === undefined) return 0;
+    const now = performance.now();
+    free[direction] = Math.max(now, free[direction]) + (1000 * bytes) / rate;
+    return free[direction] - now;
   }
 
   const server: Server = createServer((client) => {
@@ -84,11 +100,14 @@ export async function faultProxy({
         passed += piece.length;
         if (faults.cutAfter !== undefined && passed > faults.cutAfter) return cut();
         const { latencyMs = 0, jitterMs = 0, bytesPerSecond = Number.POSITIVE_INFINITY } = faults;
-        const ms = latencyMs + jitterMs * random.uniform() + (1000 * piece.length) / bytesPerSecond;
+        const own = (1000 * piece.length) / bytesPerSecond;
+        const ms = latencyMs + jitterMs * random.uniform() + Math.max(own, turn(piece.length, direction));
         from.pause();
         ready = ready.then(async () => {
           if (ms > 0) await new Promise((resolve) => setTimeout(resolve, ms));
           if (!(await connected)) return;
+          while (!closed && (faults.hold === "both" || faults.hold === direction))
+            await new Promise((resolve) => setTimeout(resolve, 10));
           if (direction === "up") count(piece.length);
           const lost = faults.blackHole === "both" || faults.blackHole === direction;
           if (!lost && !to.destroyed) to.write(direction === "up" ? bodies(piece) : piece);
@@ -123,6 +142,7 @@ export async function faultProxy({
     },
     close: () =>
       new Promise((resolve) => {
+        closed = true;
         for (const socket of sockets) socket.destroy();
         server.close(() => resolve());
       }),

@@ -15,6 +15,8 @@ export interface ProcessRun {
   coordinator(env?: Readonly<Record<string, string>>): Promise<Program>;
   /** The same without waiting for it. */
   start(env?: Readonly<Record<string, string>>): Program;
+  /** Waits until a started coordinator listens; false where it ended before. */
+  listening(coordinator: Program): Promise<boolean>;
   /** Starts a process that plays some clients, by default all. */
   silo(options?: {
     readonly clients?: readonly string[];
@@ -56,13 +58,18 @@ export async function processRun(options: ProcessRunOptions): Promise<ProcessRun
     };
     return programs.start({ name: "coordinator", settings, env, ...(under && { under }) });
   };
+  const heard = async (program: Program): Promise<string> => {
+    url = String((await program.heard("listening")).url);
+    return url;
+  };
   return {
     folder,
     url: () => url,
     start,
+    listening: (program) => heard(program).then(Boolean, () => false),
     async coordinator(env) {
       const program = start(env);
-      url = String((await program.heard("listening")).url);
+      await heard(program);
       return program;
     },
     silo({ clients = Object.keys(pems), url: to = url, setting: own = setting } = {}) {

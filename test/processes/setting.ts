@@ -98,10 +98,22 @@ export function federationOf(
   };
 }
 
-/** The states of all rounds where nothing fails and nothing travels: one process, no store, no wire. */
-export async function faultFree(setting: Setting): Promise<Digest[]> {
+/**
+ * The states of all rounds where nothing fails and nothing travels: one process, no store, no wire. Where `counted` is
+ * given, only those answer whose round, attempt and id it has, as `1 1 c000`.
+ */
+export async function faultFree(setting: Setting, counted?: ReadonlySet<string>): Promise<Digest[]> {
   const states: Digest[] = [];
   const trainer = noiseTrainer({ ...setting, workMs: 0 });
-  for await (const { state } of federate({ ...federationOf(setting), trainer })) states.push(state);
+  const some: ClientTrainer = {
+    async train(task, options) {
+      const { round, attempt, client } = task.assignment;
+      if (counted?.has(`${round} ${attempt} ${client}`) === false) throw new Error("absent");
+      return trainer.train(task, options);
+    },
+  };
+  const sparse = counted && { quorum: 1, attempts: Number.POSITIVE_INFINITY };
+  for await (const { state } of federate({ ...federationOf(setting), trainer: some, ...sparse }))
+    states.push(state);
   return states;
 }
