@@ -40,7 +40,8 @@ const limits = {
 };
 const env = nodeEnv();
 const opened = await openRunFolder(folder);
-const store = crashing(opened, { point, round: Number(crashRound) });
+// What is watched is read as a whole.
+const store = point === "" ? opened : crashing(opened, { point, round: Number(crashRound) });
 const identities = await knownClients(keys, env);
 let hosted: HostedRun | undefined;
 const served: ServedRun = {

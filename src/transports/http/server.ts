@@ -12,6 +12,7 @@ import { type Buckets, isLoopback, networkOf, type Rate, tokenBuckets } from "./
 import { Refused, refusalOf } from "./refusal.ts";
 import { findRoute, type Reply, type Route } from "./route.ts";
 import { bodyDigest, isSignedBy } from "./signature.ts";
+import { turnstile } from "./turnstile.ts";
 
 /** Where and how a server listens. */
 export interface ListenOptions {
@@ -64,6 +65,12 @@ export interface RunningServer {
   close(): Promise<void>;
 }
 
+/** Bodies of bytes that are taken in at one time, so that memory does not grow with the clients; slow ones come on top. */
+const BODIES = 32;
+
+/** Milliseconds after which a body is slow: it goes on, and the next one has its turn. */
+const TURN = 2000;
+
 /** A client that fetches 4 MiB chunks at 800 MB/s stays below. */
 const CLIENT_RATE: Rate = { perSecond: 200, burst: 1000 };
 
@@ -90,6 +97,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const { host = "127.0.0.1", port, tls } = options;
   assertEncrypted(options);
   const nonces = nonceBook(options.env, 2 * TOLERANCE);
+  const bodies = turnstile(BODIES);
   const { clientRate = CLIENT_RATE, strangerRate = STRANGER_RATE } = options;
   const clients = tokenBuckets(options.env, clientRate);
   const strangers = tokenBuckets(options.env, strangerRate);
@@ -104,6 +112,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     void answer(request, response, {
       ...options,
       nonces,
+      bodies,
       clients,
       strangers,
       network: networkOf(request),
@@ -142,6 +151,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 /** What every request is answered with. */
 interface Answering extends ServerOptions {
   readonly nonces: NonceBook;
+  /** Where bodies of bytes wait in the network for their turn. */
+  readonly bodies: ReturnType<typeof turnstile>;
   /** Requests of clients. */
   readonly clients: Buckets;
   /** Refusals of those who are no clients, by network. */
@@ -211,7 +222,7 @@ function tooMany(what: string, wait: number): Refused {
 async function answered(
   request: IncomingMessage,
   { route, parameters, query }: ReturnType<typeof findRoute>,
-  { identities, env, nonces, clients, strangers, network, gone }: Answering,
+  { identities, env, nonces, bodies, clients, strangers, network, gone }: Answering,
   met: Met,
 ): Promise<Reply> {
   const header = (name: string): string => String(request.headers[name] ?? "");
@@ -231,7 +242,22 @@ async function answered(
       met.bytesIn = size;
       moves();
     });
-    return route.handle({ ...common, bytes, json: undefined, ...(client !== undefined && { client }) });
+    const call = { ...common, bytes, json: undefined, ...(client !== undefined && { client }) };
+    let reply: Promise<Reply> | undefined;
+    await bodies(() => {
+      reply = route.handle(call);
+      const over = new AbortController();
+      const slow = env.sleep(TURN, over.signal).catch(() => undefined);
+      // How it ends is told below.
+      return Promise.race([
+        reply.then(
+          () => undefined,
+          () => undefined,
+        ),
+        slow,
+      ]).finally(() => over.abort("over"));
+    });
+    return reply ?? route.handle(call);
   }
   const pieces: Uint8Array[] = [];
   if (limit > 0) for await (const piece of bodyOf(request, limit, () => undefined)) pieces.push(piece);
