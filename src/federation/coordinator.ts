@@ -24,8 +24,8 @@ export interface OpenRound {
   readonly accepted: ReadonlyMap<string, UpdateAccepted>;
   /** Clients that will not answer any more, by client. */
   readonly dropped: ReadonlyMap<string, UpdateRejected | AssignmentEnded>;
-  /** Expired leases, by client. */
-  readonly expired: ReadonlyMap<string, number>;
+  /** How many leases of a client have expired, and the assignment of the last. */
+  readonly expired: ReadonlyMap<string, { readonly count: number; readonly assignment: string }>;
   readonly closed?: RoundClosed;
   readonly bytesDown: number;
   readonly bytesUp: number;
@@ -119,9 +119,10 @@ function apply(state: RunState, event: EventBody): RunState {
       return withOpen(state, (open) => {
         const leases = without(open.leases, event.client);
         const elapsedMs = Math.max(open.elapsedMs, event.elapsedMs);
-        const expired = (open.expired.get(event.client) ?? 0) + 1;
-        return event.code === "lease-expired" && expired < MAX_LEASES
-          ? { ...open, leases, elapsedMs, expired: grown(open.expired, event.client, expired) }
+        const { client, assignment } = event;
+        const expired = { count: (open.expired.get(client)?.count ?? 0) + 1, assignment };
+        return event.code === "lease-expired" && expired.count < MAX_LEASES
+          ? { ...open, leases, elapsedMs, expired: grown(open.expired, client, expired) }
           : { ...open, leases, elapsedMs, dropped: grown(open.dropped, event.client, event) };
       });
     case "update-accepted":
@@ -245,7 +246,7 @@ export function decide(state: RunState, command: Command): Decision {
       const { id, round, client } = command.assignment;
       const open = openFor(state, command.assignment);
       if (!open?.opened.cohort.includes(client) || !isWaiting(open, client)) return { events: [] };
-      const lease = (open.expired.get(client) ?? 0) + 1;
+      const lease = (open.expired.get(client)?.count ?? 0) + 1;
       return {
         events: [{ type: "assignment-leased", round, client, assignment: id, lease, bytes: command.bytes }],
       };
@@ -338,7 +339,9 @@ function decideSubmit(state: RunState, submission: UpdateAccepted | UpdateReject
         );
   }
   if (!open || open.closed) return refuse("round-closed", `round ${round} takes no more updates`);
-  if (open.leases.get(client)?.assignment !== assignment) {
+  // A lease that has ended and was not lent again still names the work that is waited for.
+  const held = open.leases.get(client) ?? (open.dropped.has(client) ? undefined : open.expired.get(client));
+  if (held?.assignment !== assignment) {
     return refuse("unknown-assignment", `${client} holds no assignment ${assignment} in round ${round}`);
   }
   const { events } = closing(state, submission);

@@ -215,7 +215,7 @@ export function openDoor<State extends StateTree>({
     const prepared = current.inHand.get(client)?.prepared ?? (await prepare(current, ref));
     const { payload, kept } = prepared;
     const held = open.leases.get(client);
-    const lease = held?.lease ?? (open.expired.get(client) ?? 0) + 1;
+    const lease = held?.lease ?? (open.expired.get(client)?.count ?? 0) + 1;
     const id =
       held?.assignment ?? (await sha256Text(`${run}|${round}|${attempt}|${lease}|${client}`, env.hash));
     // Of clients elsewhere there may be thousands: what they start from is made again when their update is here.
@@ -507,7 +507,7 @@ export function openDoor<State extends StateTree>({
       const held = collection?.inHand.get(client);
       if (!lent || (collection && held?.id !== id)) return "abandon";
       if (held) held.seen = env.monotonic();
-      onEvent({ type: "client-progress", round, client, progress });
+      if (progress) onEvent({ type: "client-progress", round, client, progress });
       return "continue";
     },
     submit: (ref, update) => delivering(ref, (current) => takeIn(current, ref, update)),

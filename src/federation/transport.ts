@@ -15,7 +15,7 @@ export interface ClientTransport {
     readonly signal: AbortSignal;
   }): Promise<Work | null>;
   /** Renews the lease. */
-  heartbeat(assignment: AssignmentRef, progress: Progress): Promise<"continue" | "abandon">;
+  heartbeat(assignment: AssignmentRef, progress?: Progress): Promise<"continue" | "abandon">;
   /** Resolves after the journal commit. */
   submit(assignment: AssignmentRef, update: ClientUpdate): Promise<Receipt>;
   /** Ends the assignment without an update. */

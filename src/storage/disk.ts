@@ -58,7 +58,10 @@ export function diskBlobs(
   function durable(path: string): Promise<void> {
     const known = synced.get(path);
     if (known) return known;
-    const work = folders.make(path).then(() => files.syncFolder(path));
+    const work = folders
+      .make(path)
+      .then(() => files.syncFolder(path))
+      .catch((error) => unwritten(path, error));
     synced.set(path, work);
     work.catch(() => synced.delete(path));
     return work;
@@ -94,7 +97,7 @@ export function diskBlobs(
   async function draftOf(id: Digest, bytes: BlobBytes): Promise<string> {
     const path = pathOf(id);
     const draft = `${path}.tmp-${process.pid}-${written++}`;
-    await folders.make(dirname(path));
+    await folders.make(dirname(path)).catch((error) => unwritten(path, error));
     if (!arrives(bytes)) {
       const pieces = await piecesOf(bytes);
       await assertContent(id, pieces, folder, hash);

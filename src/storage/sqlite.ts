@@ -44,7 +44,7 @@ export async function sqliteJournal<Body = EventBody>(path: string): Promise<Sql
     if (error instanceof TributaryError) throw error;
     throw new TributaryError(
       "journal-open",
-      `journal: ${path} cannot be opened: ${error instanceof Error ? error.message : String(error)}; restore it from a copy of the run folder`,
+      `journal: ${path} cannot be opened: ${error instanceof Error ? error.message : String(error)}; ${nextStep(error)}`,
       { cause: error },
     );
   }
@@ -101,6 +101,13 @@ export async function sqliteJournal<Body = EventBody>(path: string): Promise<Sql
       database.close();
     },
   };
+}
+
+/** A file that is no database stays one; whatever else a disk says may pass. */
+function nextStep(error: unknown): string {
+  return /malformed|not a database/.test(String(error))
+    ? "restore it from a copy of the run folder"
+    : "look at the disk that it is on, then start again";
 }
 
 function eventOf<Body>(row: Record<string, unknown>): JournalEvent<Body> {

@@ -54,7 +54,7 @@ it("an update that is longer on its way than a lease lasts keeps its lease", asy
   const proxies: FaultProxy[] = [];
   for (const { id } of clientsOf(slow)) {
     const proxy = await proxyTo(run);
-    proxy.faults.link = { up: 56_000 };
+    proxy.faults.link = { up: 56_000, down: 56_000 };
     proxies.push(proxy);
     silos.push(run.silo({ clients: [id], url: proxy.url }));
   }
@@ -81,7 +81,8 @@ describe("a network that is down for longer than a lease", () => {
       delete proxy.faults.hold;
       expect(await finish(setting, run, life, [near, far])).toEqual([everybody, everybody]);
       const leases = life.said.filter(({ type, round }) => type === "client-started" && round === 1);
-      expect(leases.length).toBe(3);
+      // Lent again, unless the update of the lease that had ended came first.
+      expect([2, 3]).toContain(leases.length);
       await proxy.close();
     },
   );

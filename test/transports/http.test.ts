@@ -184,6 +184,31 @@ describe("a federation over HTTP", () => {
     expect(round?.rejected).toMatchObject([{ client: id, code: "bad-manifest" }]);
   });
 
+  it("takes the update of a lease that has ended and was not lent again", async () => {
+    const server = await opened();
+    const strategy = fedAvg();
+    const [first, ...others] = settings.clients;
+    let trained = 0;
+    const slow: ClientTrainer = {
+      async train(task, options) {
+        trained++;
+        const result = await toyTrainer().train(task, options);
+        const { id, round, client } = task.assignment;
+        const why = { code: "lease-expired", message: "no progress" } as const;
+        await server.hosted()?.door.fail({ id, round, client }, why);
+        return result;
+      },
+    };
+    const loops = others.map(({ id }) => server.join(id, strategy));
+    loops.push(server.join(first?.id ?? "", strategy, { trainer: slow }));
+    const rounds = await server.rounds(strategy, { quorum: settings.clients.length });
+    await Promise.all(loops);
+    expect(trained).toBe(rounds.length);
+    expect(rounds.map(({ accepted, rejected }) => [accepted.length, rejected.length])).toEqual(
+      rounds.map(() => [settings.clients.length, 0]),
+    );
+  });
+
   it("shows no client the update of another", async () => {
     const server = await opened();
     const strategy = fedAvg();

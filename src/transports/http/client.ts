@@ -90,7 +90,19 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
   /** Blobs of the changes of the base. */
   const ofBase = new Set<Digest>();
   let current: Assignment | undefined;
+  let arrived = env.monotonic();
   let beaten = { at: Number.NEGATIVE_INFINITY, verdict: "continue" as "continue" | "abandon", id: "" };
+
+  /** Renews the lease while work arrives: what the server has long handed to the network may be on its way for minutes. */
+  function arriving(): void {
+    if (!current || env.monotonic() - arrived < heartbeatMs) return;
+    arrived = env.monotonic();
+    const { id, round } = current;
+    connection
+      .fetch({ method: "POST", path: `${at}/heartbeat`, json: { assignment: { id, round } }, signer })
+      // The exchange that it is about says what is wrong.
+      .catch(() => undefined);
+  }
 
   /** A blob of the server, verified; in `into`, where it has that length. */
   async function fetchBlob(id: Digest, into?: Uint8Array): Promise<Uint8Array> {
@@ -101,6 +113,7 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
           path: `${at}/blobs/${id}`,
           signer,
           timeoutMs: BLOB_TIMEOUT,
+          onPiece: arriving,
           ...(into && { into }),
         }),
       );
@@ -164,8 +177,9 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
     text,
     bases,
   }: Extract<Next, { kind: "work" }>): Promise<Work> {
-    await catchUp(bases, assignment.baseVersion);
     current = assignment;
+    arrived = env.monotonic();
+    await catchUp(bases, assignment.baseVersion);
     const { memory } = assignment;
     const kept: ClientMemory = memory === undefined ? {} : await openMemory(store.blobs, memory);
     // Every update before this assignment has its receipt, and of what it remembers the server has named what counts.
@@ -290,13 +304,13 @@ export function httpTransport(options: HttpTransportOptions): ClientTransport {
       }
       return null;
     },
-    async heartbeat({ id, round }, progress: Progress) {
+    async heartbeat({ id, round }, progress?: Progress) {
       if (beaten.id === id && env.monotonic() - beaten.at < heartbeatMs) return beaten.verdict;
       beaten = { at: env.monotonic(), verdict: beaten.id === id ? beaten.verdict : "continue", id };
       const { verdict } = await connection.ask({
         method: "POST",
         path: `${at}/heartbeat`,
-        json: { assignment: { id, round }, progress },
+        json: { assignment: { id, round }, ...(progress && { progress }) },
         signer,
         schema: messages.heartbeatAnswer,
       });

@@ -29,6 +29,8 @@ export interface Ask<T> {
   readonly signer?: Signer;
   /** Where the bytes of the answer go, if they have its length. */
   readonly into?: Uint8Array;
+  /** Called when a part of the answer has come. */
+  readonly onPiece?: () => void;
   /** The form of the answer. */
   readonly schema?: z.ZodType<T>;
   readonly headers?: Readonly<Record<string, string>>;
@@ -47,6 +49,9 @@ export interface Connection {
   fetch(ask: Ask<never>): Promise<Uint8Array>;
 }
 
+/** Tries at a request that arrived otherwise than it was sent: a bit may have turned on the way. */
+const TRIES = 4;
+
 /** Longest pause between two tries. */
 const MOST_PAUSE = 30_000;
 
@@ -57,15 +62,18 @@ export async function connect(options: ConnectionOptions): Promise<Connection> {
   let welcome = await hello();
 
   async function hello(): Promise<Welcome> {
-    const met = read(messages.welcome, await persist({ method: "GET", path: "/v1/hello" }));
-    offset = met.time - env.monotonic();
-    const { least, most } = met.protocol;
+    const bytes = await persist({ method: "GET", path: "/v1/hello" });
+    // Of another version only this much is known.
+    const { server, protocol } = read(messages.version, bytes);
+    const { least, most } = protocol;
     if (PROTOCOL < least || PROTOCOL > most) {
       throw new TributaryError(
         "protocol",
-        `${url} speaks protocol ${least === most ? least : `${least} to ${most}`}, this program ${PROTOCOL}; install the version of the server (${met.server})`,
+        `${url} speaks protocol ${least === most ? least : `${least} to ${most}`}, this program ${PROTOCOL}; install the version of the server (${server})`,
       );
     }
+    const met = read(messages.welcome, bytes);
+    offset = met.time - env.monotonic();
     return met;
   }
 
@@ -78,6 +86,7 @@ export async function connect(options: ConnectionOptions): Promise<Connection> {
     digest,
     signer,
     into,
+    onPiece,
     headers = {},
     timeoutMs = 60_000,
   }: Ask<unknown>): Promise<Answer> {
@@ -89,6 +98,7 @@ export async function connect(options: ConnectionOptions): Promise<Connection> {
       ...(body && { body }),
       ...(digest !== undefined && { digest }),
       ...(into && { into }),
+      ...(onPiece && { onPiece }),
       ...(signer && { signed: { signer, time: env.monotonic() + offset } }),
       timeoutMs,
       signal,
@@ -109,7 +119,8 @@ export async function connect(options: ConnectionOptions): Promise<Connection> {
           welcome = await hello();
           continue;
         }
-        if (!passing(status)) throw new TributaryError(code, `${url}: ${message}`);
+        if (!passing(status) && !(code === "bad-signature" && tries < TRIES))
+          throw new TributaryError(code, `${url}: ${message}`);
         why = message;
         const asked = Number(headers.get("retry-after"));
         if (asked > 0) pause = Math.min(MOST_PAUSE, 1000 * asked);

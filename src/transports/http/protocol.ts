@@ -98,7 +98,8 @@ export interface Reference {
 /** How far a client is. */
 export interface Heartbeat {
   readonly assignment: Reference;
-  readonly progress: Progress;
+  /** Absent while what the client starts from is on its way to it. */
+  readonly progress?: Progress;
 }
 
 /** Whether the client should go on. */
@@ -255,6 +256,7 @@ const runStatus = z.strictObject({
 
 /** The form of every message: what does not fit is refused before anything is done with it. */
 export const messages: {
+  readonly version: z.ZodType<Pick<Welcome, "server" | "protocol">>;
   readonly welcome: z.ZodType<Welcome>;
   readonly enrolment: z.ZodType<Enrolment>;
   readonly enrolled: z.ZodType<Enrolled>;
@@ -277,6 +279,7 @@ export const messages: {
   readonly tokens: z.ZodType<Tokens>;
   readonly health: z.ZodType<Health>;
 } = {
+  version: z.object({ server: z.string(), protocol: z.object({ least: z.int(), most: z.int() }) }),
   welcome: z.strictObject({
     server: z.string(),
     protocol: z.strictObject({ least: z.int(), most: z.int() }),
@@ -308,7 +311,7 @@ export const messages: {
     z.strictObject({ kind: z.literal("none"), why: z.string() }),
     z.strictObject({ kind: z.literal("over"), rounds: count, why: z.string() }),
   ]),
-  heartbeat: z.strictObject({ assignment: reference, progress }),
+  heartbeat: z.strictObject({ assignment: reference, progress: progress.exactOptional() }),
   heartbeatAnswer: z.strictObject({ verdict: z.enum(["continue", "abandon"]) }),
   submission: z.strictObject({
     assignment: reference,

@@ -169,10 +169,8 @@ export function clientRoutes({
         const { hosted, client } = open(call);
         const { assignment, progress } = call.json as Heartbeat;
         hosted.door.note(client, "here");
-        return {
-          status: 200,
-          json: { verdict: await hosted.door.heartbeat(refOf(assignment, client), progress) },
-        };
+        const verdict = await hosted.door.heartbeat(refOf(assignment, client), progress);
+        return { status: 200, json: { verdict } };
       },
     },
     {
@@ -286,9 +284,13 @@ export function clientRoutes({
 
   async function* live(run: ServedRun, client: string, gone: AbortSignal): AsyncGenerator<string> {
     const leave = presence.enter(client);
+    let told: HostedRun | undefined;
     try {
       while (!gone.aborted) {
-        run.hosted()?.door.note(client, "here");
+        // Once: an open connection of a client that is silent for longer than its lease says nothing.
+        const hosted = run.hosted();
+        if (hosted !== told) hosted?.door.note(client, "here");
+        told = hosted;
         yield ": here\n\n";
         await env.sleep(PULSE, gone).catch(() => undefined);
       }

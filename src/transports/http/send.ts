@@ -18,6 +18,8 @@ export interface Outgoing {
   readonly signed?: { readonly signer: Signer; readonly time: number };
   /** Where the body of the answer goes, if it has that length. */
   readonly into?: Uint8Array;
+  /** Called when a part of the answer has come. */
+  readonly onPiece?: () => void;
   /** Longest time for the answer. */
   readonly timeoutMs: number;
   /** Whoever asks is gone. */
@@ -61,7 +63,7 @@ export function sendTo(url: string): Send {
   const root = pathname.replace(/\/+$/, "");
 
   function once(
-    { method, path, body = [], headers, into }: Outgoing,
+    { method, path, body = [], headers, into, onPiece }: Outgoing,
     signature: Readonly<Record<string, string>>,
     signal: AbortSignal,
   ): Promise<Answer> {
@@ -86,6 +88,7 @@ export function sendTo(url: string): Send {
       });
       request.on("response", (response) => {
         const { statusCode: status = 0, headers: told } = response;
+        if (onPiece) response.on("data", onPiece);
         bodyOf(response, into)
           .then((bytes) => {
             const get = (name: string): string | null => String(told[name] ?? "") || null;
