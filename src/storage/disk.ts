@@ -46,6 +46,8 @@ export function diskBlobs(
   const writing = new Map<Digest, Promise<void>>();
   /** Folders whose files are durable, but for those that are being written. */
   const synced = new Map<string, Promise<void>>();
+  /** Drafts of this process. */
+  const drafts = new Set<string>();
   /** What this process has made durable lately, in order: whoever asks need not look. */
   const recent = new Set<Digest>();
 
@@ -93,16 +95,25 @@ export function diskBlobs(
     return touched(path);
   }
 
-  /** Writes a draft of a blob; its name. */
-  async function draftOf(id: Digest, bytes: BlobBytes): Promise<string> {
+  /** Writes a draft of a blob and hands it on. */
+  async function drafted(id: Digest, bytes: BlobBytes, use: (draft: string) => Promise<void>): Promise<void> {
+    const draft = `${pathOf(id)}.tmp-${process.pid}-${written++}`;
+    drafts.add(draft);
+    try {
+      await write(id, bytes, draft);
+      await use(draft);
+    } finally {
+      drafts.delete(draft);
+    }
+  }
+
+  async function write(id: Digest, bytes: BlobBytes, draft: string): Promise<void> {
     const path = pathOf(id);
-    const draft = `${path}.tmp-${process.pid}-${written++}`;
     await folders.make(dirname(path)).catch((error) => unwritten(path, error));
     if (!arrives(bytes)) {
       const pieces = await piecesOf(bytes);
       await assertContent(id, pieces, folder, hash);
-      await writeDraft(files, { draft, bytes: pieces }).catch((error) => unwritten(path, error));
-      return draft;
+      return writeDraft(files, { draft, bytes: pieces }).catch((error) => unwritten(path, error));
     }
     let stopped: unknown;
     const checked = checkedPieces(id, bytes, folder, (error) => {
@@ -111,7 +122,6 @@ export function diskBlobs(
     await writeDraft(files, { draft, bytes: checked }).catch((error) =>
       error === stopped ? Promise.reject(error) : unwritten(path, error),
     );
-    return draft;
   }
 
   async function publish(id: Digest, draft: string): Promise<void> {
@@ -151,17 +161,18 @@ export function diskBlobs(
       const path = pathOf(id);
       if (!arrives(bytes))
         return alone(id, async () => {
-          if (!(await isKept(path))) await publish(id, await draftOf(id, bytes));
+          if (!(await isKept(path))) await drafted(id, bytes, (draft) => publish(id, draft));
         });
       if (!writing.has(id) && (await isKept(path))) return;
       // Of two that arrive neither waits for the other, which may have stopped: each has a draft of its own.
-      const draft = await draftOf(id, bytes);
-      let published = false;
-      await alone(id, () => {
-        published = true;
-        return publish(id, draft);
+      await drafted(id, bytes, async (draft) => {
+        let published = false;
+        await alone(id, () => {
+          published = true;
+          return publish(id, draft);
+        });
+        if (!published) await files.remove(draft);
       });
-      if (!published) await files.remove(draft);
     },
     async get(id, into) {
       const path = pathOf(id);
@@ -187,7 +198,7 @@ export function diskBlobs(
         const name = basename(path);
         if (isDigest(name)) {
           if (live.has(name) || ((await files.modified(path)) ?? Number.POSITIVE_INFINITY) > limit) continue;
-        } else if (!temporary.test(name) || writing.has(name.slice(0, 64))) continue;
+        } else if (!temporary.test(name) || drafts.has(path)) continue;
         recent.delete(name);
         await files.remove(path);
         deleted++;

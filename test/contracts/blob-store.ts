@@ -105,6 +105,31 @@ export function describeBlobStore(
       expect([...(await blobs.get(id))]).toEqual([1, 2, 3, 4]);
     });
 
+    it("keeps what arrives while it sweeps", async () => {
+      const { blobs } = await make();
+      const bytes = Uint8Array.of(9, 8, 7);
+      const id = await sha256(bytes);
+      let [release, begun]: (() => void)[] = [];
+      const stalls = new Promise<void>((resolve) => {
+        release = resolve;
+      });
+      const begins = new Promise<void>((resolve) => {
+        begun = resolve;
+      });
+      async function* stalling(): AsyncGenerator<Uint8Array> {
+        yield bytes.subarray(0, 1);
+        begun?.();
+        await stalls;
+        yield bytes.subarray(1);
+      }
+      const put = blobs.put(id, stalling());
+      await begins;
+      await blobs.sweep(new Set(), -1000);
+      release?.();
+      await put;
+      expect([...(await blobs.get(id))]).toEqual([9, 8, 7]);
+    });
+
     it("sweeps what is not live and old enough, and nothing else", async () => {
       const { blobs } = await make();
       const texts = ["live", "dead"].map((text) => new TextEncoder().encode(text));
