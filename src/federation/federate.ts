@@ -196,7 +196,10 @@ export async function* federate<State extends StateTree>(
   );
   assertSameRun(ledger.state, description, strategy.name);
   const kept = store && retention(store, keepRounds);
-  if (ledger.resumedFrom > 0) await kept?.sweep(host ? UPLOAD_MS : 0);
+  // What is younger than any upload stays, so that clients elsewhere need not wait for the sweep of what is left behind.
+  let swept = ledger.resumedFrom > 0 ? kept?.sweep(host ? UPLOAD_MS : 0) : undefined;
+  swept?.catch((error: unknown) => halt.abort(error));
+  if (!host) await swept;
 
   const signal = options.signal ? AbortSignal.any([options.signal, halt.signal]) : halt.signal;
   const door = openDoor({
@@ -283,7 +286,9 @@ export async function* federate<State extends StateTree>(
   async function commit(round: number, events: readonly EventBody[]): Promise<void> {
     await record(events);
     door.prune(new Set(ledger.state.memories.values()));
-    if (keepRounds < round) await kept?.sweep(0);
+    await swept;
+    if (keepRounds < round) swept = kept?.sweep(0);
+    await swept;
   }
 
   async function closeRound(open: OpenRound, closed: RoundClosed): Promise<Round> {
@@ -469,7 +474,7 @@ export async function* federate<State extends StateTree>(
   } finally {
     halt.abort(new TributaryError("run-over", "federate: the run is over"));
     await door.close();
-    await Promise.allSettled(loops);
+    await Promise.allSettled([...loops, swept]);
   }
 }
 

@@ -109,7 +109,8 @@ export function describeBlobStore(
       const { blobs } = await make();
       const bytes = Uint8Array.of(9, 8, 7);
       const id = await sha256(bytes);
-      let [release, begun]: (() => void)[] = [];
+      let release: () => void = () => {};
+      let begun: () => void = () => {};
       const stalls = new Promise<void>((resolve) => {
         release = resolve;
       });
@@ -118,14 +119,14 @@ export function describeBlobStore(
       });
       async function* stalling(): AsyncGenerator<Uint8Array> {
         yield bytes.subarray(0, 1);
-        begun?.();
+        begun();
         await stalls;
         yield bytes.subarray(1);
       }
       const put = blobs.put(id, stalling());
       await begins;
       await blobs.sweep(new Set(), -1000);
-      release?.();
+      release();
       await put;
       expect([...(await blobs.get(id))]).toEqual([9, 8, 7]);
     });
