@@ -1,7 +1,9 @@
+import { execFile } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { type Program, type Programs, programs } from "../test/processes/programs.ts";
 import { type ProcessRun, processRun } from "../test/processes/run.ts";
 import { clientsOf, type Setting, updateBytes } from "../test/processes/setting.ts";
@@ -19,10 +21,12 @@ export interface ExchangeOptions {
   readonly quick?: boolean;
   /** Names of the measurements. Default: all. */
   readonly only?: readonly string[];
+  /** A Python that has Flower: measured beside us where the work is the same. Default: its recorded figures are shown. */
+  readonly flower?: string;
   onFigures(figures: ExchangeFigures): void;
 }
 
-/** Rows of the peer, Flower 1.41.0 deployed on the same kind of machine; absent where it has none. */
+/** Recorded rows of the peer, Flower 1.41.0 deployed on a machine of the same size; absent where it has none. */
 const FLOWER: Readonly<Record<string, string>> = {
   "one tensor": "15.8 s a round, 0.70 GB",
   "128 tensors": "57.5 s a round, 0.35 GB",
@@ -31,27 +35,35 @@ const FLOWER: Readonly<Record<string, string>> = {
 };
 
 /** Measures what passes between a coordinator and its clients, all processes of their own over loopback. */
-export async function benchExchange({ quick = false, only, onFigures }: ExchangeOptions): Promise<void> {
+export async function benchExchange({
+  quick = false,
+  only,
+  flower,
+  onFigures,
+}: ExchangeOptions): Promise<void> {
   const toy = await programs(["coordinator", "silo"]);
   const own = await programs(
     ["exchange-upload", "exchange-idle"],
     fileURLToPath(new URL(".", import.meta.url)),
   );
-  const tell = (what: string, figures: Record<string, number | string | readonly number[]>): void =>
+  const tell = (what: string, figures: Figures): void =>
     onFigures({
       bench: "exchange",
       what,
       ...figures,
-      ...(FLOWER[what] !== undefined && { flower: FLOWER[what] }),
+      ...(FLOWER[what] !== undefined && !("flowerSecondsPerRound" in figures) && { flower: FLOWER[what] }),
     });
   const bytes = quick ? 1_000_000 : 16_800_000;
   const small = quick ? 50_000 : 1_000_000;
   const many = quick ? 20 : 1000;
-  const measurements: Readonly<
-    Record<string, () => Promise<Record<string, number | string | readonly number[]>>>
-  > = {
-    "one tensor": () => rounds(toy, flat({ clients: quick ? 2 : 10, bytes, tensors: 1 }), quick ? 2 : 10),
-    "128 tensors": () => rounds(toy, flat({ clients: quick ? 2 : 10, bytes, tensors: 128 }), quick ? 2 : 10),
+  const few = quick ? 2 : 10;
+  const beside = async (tensors: number): Promise<Figures> => ({
+    ...(await rounds(toy, flat({ clients: few, bytes, tensors }), few)),
+    ...(flower !== undefined && (await inFlower(flower, { clients: few, bytes, tensors }))),
+  });
+  const measurements: Readonly<Record<string, () => Promise<Figures>>> = {
+    "one tensor": () => beside(1),
+    "128 tensors": () => beside(128),
     "ten clients": () => rounds(toy, flat({ clients: 10, bytes: small, tensors: 1 }), 2),
     "a hundred clients": () => rounds(toy, flat({ clients: many / 10, bytes: small, tensors: 1 }), 2),
     "many clients": () => rounds(toy, flat({ clients: many, bytes: small, tensors: 1 }), 2),
@@ -72,6 +84,23 @@ export async function benchExchange({ quick = false, only, onFigures }: Exchange
 function flat({ clients, bytes, tensors }: { clients: number; bytes: number; tensors: number }): Setting {
   const length = Math.floor(bytes / 4 / tensors);
   return { clients, rounds: 3, length, tensors, seed: 1, updateMemory: 0, light: true };
+}
+
+type Figures = Readonly<Record<string, number | string | readonly number[]>>;
+
+/** The same rounds in Flower, deployed on this machine. */
+async function inFlower(
+  python: string,
+  work: { readonly clients: number; readonly bytes: number; readonly tensors: number },
+): Promise<Figures> {
+  const script = fileURLToPath(new URL("peers/flower.py", import.meta.url));
+  const args = Object.entries(work).flatMap(([name, value]) => [`--${name}`, String(value)]);
+  const { stdout } = await promisify(execFile)(python, [script, ...args]);
+  const { secondsPerRound, serverMegabytes } = JSON.parse(stdout) as Record<string, number>;
+  return {
+    flowerSecondsPerRound: secondsPerRound ?? Number.NaN,
+    flowerMegabytes: serverMegabytes ?? Number.NaN,
+  };
 }
 
 /** Where clients keep their updates: in memory where the system has a file system in it, for each would have a disk of its own. */

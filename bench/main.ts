@@ -42,6 +42,7 @@ const { positionals, values } = parseArgs({
     stored: { type: "boolean", default: false },
     quick: { type: "boolean", default: false },
     only: { type: "string", multiple: true },
+    flower: { type: "string" },
   },
 });
 const number = (text: string | undefined): number | undefined =>
@@ -113,6 +114,7 @@ if (values.beside !== undefined) {
   await benchExchange({
     quick: values.quick,
     ...(values.only && { only: values.only }),
+    ...(values.flower !== undefined && { flower: values.flower }),
     onFigures: (figures) => console.log(JSON.stringify({ ...figures, ...machine })),
   });
 } else if (what === "aggregate") {

@@ -23,9 +23,12 @@ export interface Setting {
   readonly participation?: number;
   /** Milliseconds that a client works, in ten steps. Default: 0. */
   readonly workMs?: number;
-  /** Touches a few values of each tensor only, for measurements of what is not training. */
+  /** Changes one value in `STRIDE`, for measurements of what is not training: no chunk stays as it was. */
   readonly light?: boolean;
 }
+
+/** Values, 64 KiB of them, of which light work changes one. */
+const STRIDE = 16_384;
 
 /** Bytes of the tensors of one update. */
 export function updateBytes({ length, tensors }: Setting): number {
@@ -66,9 +69,11 @@ export function noiseTrainer({ clients, workMs = 0, light = false }: Setting): C
       const params = new Map<string, ReturnType<typeof float32>>();
       for (const [name, { shape, data }] of half.start.params) {
         const values = new Float32Array(data as Float32Array);
-        const noise = new Float32Array(light ? Math.min(16, data.length) : data.length);
+        const stride = light ? STRIDE : 1;
+        const noise = new Float32Array(Math.ceil(data.length / stride));
         stream({ seed: context.seed, round, client, purpose: `noise ${name}` }).fillNormal(noise, 0, 0.1);
-        for (let i = 0; i < noise.length; i++) values[i] = (values[i] ?? 0) + (noise[i] ?? 0);
+        for (let i = 0; i < noise.length; i++)
+          values[i * stride] = (values[i * stride] ?? 0) + (noise[i] ?? 0);
         params.set(name, float32(shape, values));
       }
       const numExamples = 3 + Number(client.slice(1));
