@@ -64,9 +64,9 @@ export async function benchExchange({
   const measurements: Readonly<Record<string, () => Promise<Figures>>> = {
     "one tensor": () => beside(1),
     "128 tensors": () => beside(128),
-    "ten clients": () => rounds(toy, flat({ clients: 10, bytes: small, tensors: 1 }), 2),
-    "a hundred clients": () => rounds(toy, flat({ clients: many / 10, bytes: small, tensors: 1 }), 2),
-    "many clients": () => rounds(toy, flat({ clients: many, bytes: small, tensors: 1 }), 2),
+    "ten clients": () => rounds(toy, pairs({ clients: 10, bytes: small }), 2),
+    "a hundred clients": () => rounds(toy, pairs({ clients: many / 10, bytes: small }), 2),
+    "many clients": () => rounds(toy, pairs({ clients: many, bytes: small }), 2),
     upload: () => upload({ toy, own }, quick ? 64 * 2 ** 20 : 4 * 2 ** 30),
     recovery: () => recovery(toy, many),
     idle: () => idle({ toy, own }, quick ? 100 : 4000),
@@ -101,6 +101,11 @@ async function inFlower(
     flowerSecondsPerRound: secondsPerRound ?? Number.NaN,
     flowerMegabytes: serverMegabytes ?? Number.NaN,
   };
+}
+
+/** FedIT over four pairs of factors. */
+function pairs(size: { readonly clients: number; readonly bytes: number }): Setting {
+  return { ...flat({ ...size, tensors: 8 }), lowRank: true };
 }
 
 /** Where clients keep their updates: in memory where the system has a file system in it, for each would have a disk of its own. */

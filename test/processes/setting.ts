@@ -3,6 +3,7 @@ import type { Digest } from "../../src/federation/digest.ts";
 import type { FederatedClient } from "../../src/federation/door.ts";
 import { type FederateOptions, federate } from "../../src/federation/federate.ts";
 import { fedAvg } from "../../src/strategies/fedavg.ts";
+import { fedIt } from "../../src/strategies/fedit.ts";
 import type { Params } from "../../src/tensor/params.ts";
 import { stream } from "../../src/tensor/random.ts";
 import { float32 } from "../../src/tensor/tensor.ts";
@@ -25,6 +26,8 @@ export interface Setting {
   readonly workMs?: number;
   /** Changes one value in `STRIDE`, for measurements of what is not training: no chunk stays as it was. */
   readonly light?: boolean;
+  /** FedIT over pairs of factors of rank 1, two tensors each, in place of FedAvg over vectors. */
+  readonly lowRank?: boolean;
 }
 
 /** Values, 64 KiB of them, of which light work changes one. */
@@ -36,12 +39,15 @@ export function updateBytes({ length, tensors }: Setting): number {
 }
 
 /** The adapter before round 1. */
-export function initialOf({ length, tensors, seed, light = false }: Setting): Params {
+export function initialOf({ length, tensors, seed, light = false, lowRank = false }: Setting): Params {
   return new Map(
     Array.from({ length: tensors }, (_, i) => {
       const values = new Float32Array(length).fill(0.5);
       if (!light) stream({ seed, purpose: `tensor ${i}` }).fillNormal(values, 0, 1);
-      return [`m${i}.lora_A.weight`, float32([length], values)];
+      if (!lowRank) return [`m${i}.lora_A.weight`, float32([length], values)];
+      return i % 2 === 0
+        ? [`m${i >> 1}.lora_A.weight`, float32([1, length], values)]
+        : [`m${i >> 1}.lora_B.weight`, float32([length, 1], values)];
     }),
   );
 }
@@ -89,10 +95,10 @@ export function federationOf(
   FederateOptions<Params>,
   "strategy" | "initial" | "clients" | "rounds" | "seed" | "quorum" | "participation" | "updateMemory"
 > {
-  const { rounds, seed, clients, participation = 1, updateMemory } = setting;
+  const { rounds, seed, clients, participation = 1, updateMemory, lowRank = false } = setting;
   const { quorum = Math.max(1, Math.round(participation * clients)) } = setting;
   return {
-    strategy: fedAvg(),
+    strategy: lowRank ? fedIt() : fedAvg(),
     initial: initialOf(setting),
     clients: clientsOf(setting),
     rounds,

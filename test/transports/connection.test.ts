@@ -69,8 +69,8 @@ describe("an address at which no coordinator is", () => {
     await expect(
       connect({ url: url(), env: nodeEnv(), signal: new AbortController().signal }),
     ).rejects.toMatchObject({
-      code: "protocol",
-      message: expect.stringContaining("it is not JSON; is a coordinator"),
+      code: "not-json",
+      message: expect.stringContaining("is a coordinator of tributary at this address"),
     });
   });
 

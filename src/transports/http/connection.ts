@@ -165,21 +165,22 @@ function problemOf(body: Uint8Array, status: number): { readonly code: string; r
 }
 
 function read<T>(schema: z.ZodType<T>, body: Uint8Array): T {
-  const refuse = (what: string): TributaryError =>
-    new TributaryError(
-      "protocol",
-      `the server's answer is not of protocol ${PROTOCOL}: ${what}; is a coordinator of tributary at this address?`,
-    );
   let json: unknown;
   try {
     json = JSON.parse(new TextDecoder().decode(body));
   } catch {
-    throw refuse("it is not JSON");
+    throw new TributaryError(
+      "not-json",
+      "the answer is not JSON; is a coordinator of tributary at this address?",
+    );
   }
   const result = schema.safeParse(json);
   if (result.success) return result.data;
   const [issue] = result.error.issues;
-  throw refuse(`${issue?.path.join(".") || "the message"}: ${issue?.message}`);
+  throw new TributaryError(
+    "protocol",
+    `the server's answer is not of protocol ${PROTOCOL}: ${issue?.path.join(".") || "the message"}: ${issue?.message}`,
+  );
 }
 
 /** Whether a server answered a TLS greeting with something else. */

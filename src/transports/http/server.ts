@@ -69,7 +69,7 @@ export interface RunningServer {
 const BODIES = 32;
 
 /** Milliseconds after which a body is slow: it goes on, and the next one has its turn. */
-const TURN = 2000;
+const TURN = 500;
 
 /** A client that fetches 4 MiB chunks at 800 MB/s stays below. */
 const CLIENT_RATE: Rate = { perSecond: 200, burst: 1000 };
