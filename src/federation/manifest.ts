@@ -181,8 +181,11 @@ export async function wholeStream(
     assertChunk(manifest, place, chunk);
     if (chunk !== target) target.set(chunk);
   };
-  for (let from = 0; from < chunks.length; from += SIDE_BY_SIDE)
-    await Promise.all(chunks.slice(from, from + SIDE_BY_SIDE).map((id, i) => read(id, from + i)));
+  for (let from = 0; from < chunks.length; from += SIDE_BY_SIDE) {
+    // Whoever gave `into` may use it again where this throws: no read may still be under way then.
+    const reads = chunks.slice(from, from + SIDE_BY_SIDE).map((id, i) => read(id, from + i));
+    for (const end of await Promise.allSettled(reads)) if (end.status === "rejected") throw end.reason;
+  }
   return into.subarray(0, bytes);
 }
 
