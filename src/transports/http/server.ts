@@ -243,21 +243,16 @@ async function answered(
       moves();
     });
     const call = { ...common, bytes, json: undefined, ...(client !== undefined && { client }) };
-    let reply: Promise<Reply> | undefined;
-    await bodies(() => {
-      reply = route.handle(call);
+    // In an object: the turn ends before the answer where the body is slow.
+    const { reply } = await bodies(async () => {
+      const reply = route.handle(call);
       const over = new AbortController();
       const slow = env.sleep(TURN, over.signal).catch(() => undefined);
-      // How it ends is told below.
-      return Promise.race([
-        reply.then(
-          () => undefined,
-          () => undefined,
-        ),
-        slow,
-      ]).finally(() => over.abort("over"));
+      await Promise.race([Promise.allSettled([reply]), slow]);
+      over.abort("over");
+      return { reply };
     });
-    return reply ?? route.handle(call);
+    return reply;
   }
   const pieces: Uint8Array[] = [];
   if (limit > 0) for await (const piece of bodyOf(request, limit, () => undefined)) pieces.push(piece);
